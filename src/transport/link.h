@@ -18,6 +18,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "result.h"
 #include "wire/ids.h"
@@ -30,7 +31,9 @@ inline constexpr std::size_t kMaximumMessageBytes = 240;  // SynIC message paylo
 class Mapping {
  public:
   Mapping() = default;
-  Mapping(std::byte* base, std::size_t bytes) : base_(base), bytes_(bytes) {}
+  // `lease` stands for the mapping in whatever accounts for it, and is let go after the unmapping.
+  Mapping(std::byte* base, std::size_t bytes, std::shared_ptr<const void> lease = nullptr)
+      : base_(base), bytes_(bytes), lease_(std::move(lease)) {}
   Mapping(Mapping&& other) noexcept;
   Mapping& operator=(Mapping&& other) noexcept;
   ~Mapping();
@@ -42,6 +45,7 @@ class Mapping {
  private:
   std::byte* base_ = nullptr;
   std::size_t bytes_ = 0;
+  std::shared_ptr<const void> lease_;
 };
 
 // The two rings of a channel as one mapping: [control | data | data again] twice.
@@ -119,6 +123,11 @@ class Link {
   // Server: the client's hello has arrived and was accepted; memory and bells may be used.
   // Until then Receive does the handshake and says kNothing, or kGone. A dialled link is ready.
   virtual bool ready() const = 0;
+  // Server: says no, with a reason that a person can read (its first 200 characters are kept), and
+  // ends the link: Receive answers kGone from now on. Dial fails with kHandshakeRefused if the link
+  // was not ready() yet; a client that was already connected just sees the end. Local links are ready
+  // at once.
+  virtual void Refuse(const char* reason) = 0;
 
   // Maps pages of the client's memory, checked against its size. Works at both ends.
   [[nodiscard]] virtual Result<Mapping> Map(std::span<const wire::PageNumber> pages) = 0;
