@@ -50,6 +50,8 @@ const char* ErrorName(Error error) {
       return "ChannelIdsExhausted";
     case Error::kOfferDuplicate:
       return "OfferDuplicate";
+    case Error::kOfferWithoutPrimary:
+      return "OfferWithoutPrimary";
     case Error::kGpadlUnknown:
       return "GpadlUnknown";
     case Error::kGpadlDuplicate:

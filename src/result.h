@@ -43,6 +43,7 @@ enum class Error : unsigned char {
   kChannelState,             // the channel exists, but its state refuses this
   kChannelIdsExhausted,      // all 2,047 ids are in use
   kOfferDuplicate,           // same interface, instance and sub-channel index
+  kOfferWithoutPrimary,      // a sub-channel of a device that is not offered
   kGpadlUnknown,
   kGpadlDuplicate,
   kGpadlState,               // not accepted yet, or already being torn down
