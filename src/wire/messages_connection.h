@@ -90,10 +90,14 @@ struct VersionResponse {
   std::uint16_t padding = 0;
   // From 5.0 the connection for all later messages; before, the version that was selected.
   std::uint32_t connection_id_or_version = 0;
-  FeatureFlags features;  // granted; empty when the message has not got the field
+  // Granted; empty when the message has not got the field. Its version decides whether the field
+  // means anything, and only who asked for that knows it: look at it from 6.0 on.
+  FeatureFlags features;
   std::uint32_t padding2 = 0;
   std::uint64_t parent_to_child_monitor_page = 0;
   std::uint64_t child_to_parent_monitor_page = 0;
+
+  constexpr bool supported() const { return version_supported != 0; }
 
   friend bool operator==(const VersionResponse&, const VersionResponse&) = default;
 };
