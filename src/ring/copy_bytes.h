@@ -1,0 +1,68 @@
+// Moving bytes into and out of shared pages.
+//
+// Most packets are short, and a call per packet is a good part of their price: copies up to 256
+// bytes are laid out inline, longer ones go to memcpy. Blocks may overlap inside one copy, so a
+// byte of the source can be read twice. That is harmless for what we do with it: only the copy is
+// ever looked at.
+#pragma once
+
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace kmcl::ring {
+
+static_assert(std::endian::native == std::endian::little, "VMBus is little-endian");
+
+inline constexpr std::size_t kInlineCopyBytes = 256;
+
+inline void StoreWord(std::byte* to, std::uint64_t word) { std::memcpy(to, &word, sizeof(word)); }
+
+// Loads an aligned word of shared memory exactly once. A plain load would allow the compiler to
+// load it again later, after the peer has changed it. Ordered by the acquire that made the packet
+// visible (R1).
+inline std::uint64_t LoadWordOnce(std::byte* from) {
+  return std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(from))
+      .load(std::memory_order_relaxed);
+}
+
+inline void CopyBytes(std::byte* to, const std::byte* from, std::size_t bytes) {
+  if (bytes > kInlineCopyBytes) {
+    std::memcpy(to, from, bytes);
+  } else if (bytes >= 64) {
+    //  |  64  |  64  | .. |   the last block ends where the copy ends, and may overlap the one
+    //  before
+    std::byte* const last = to + (bytes - 64);
+    const std::byte* const last_from = from + (bytes - 64);
+    for (; to < last; to += 64, from += 64) std::memcpy(to, from, 64);
+    std::memcpy(last, last_from, 64);
+  } else if (bytes >= 32) {
+    std::memcpy(to, from, 32);
+    std::memcpy(to + (bytes - 32), from + (bytes - 32), 32);
+  } else if (bytes >= 16) {
+    std::memcpy(to, from, 16);
+    std::memcpy(to + (bytes - 16), from + (bytes - 16), 16);
+  } else if (bytes >= 8) {
+    std::memcpy(to, from, 8);
+    std::memcpy(to + (bytes - 8), from + (bytes - 8), 8);
+  } else {
+    for (std::size_t i = 0; i < bytes; ++i) to[i] = from[i];
+  }
+}
+
+// For multiples of 8 that are mostly empty or one word: type-specific headers and pipe headers.
+inline void CopyUnits(std::byte* to, const std::byte* from, std::size_t bytes) {
+  if (bytes == sizeof(std::uint64_t)) {
+    std::memcpy(to, from, sizeof(std::uint64_t));
+  } else if (bytes != 0) {
+    std::memcpy(to, from, bytes);
+  }
+}
+
+// The compiler must not satisfy later reads of a private copy from the shared bytes it was made of:
+// the peer may have changed them after they were checked. Costs no instruction.
+inline void ForgetSharedSource() { std::atomic_signal_fence(std::memory_order_seq_cst); }
+
+}  // namespace kmcl::ring

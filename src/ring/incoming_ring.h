@@ -1,0 +1,260 @@
+// The consuming end of a ring: copies packets out, validates them, gives the space back, and says
+// whether to ring the bell. It does not ring, wait, allocate or make a system call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "result.h"
+#include "ring/control_page.h"
+#include "ring/copy_bytes.h"
+#include "ring/ring_math.h"
+#include "ring/ring_pages.h"
+#include "wire/packet.h"
+#include "wire/ring_layout.h"
+
+namespace kmcl::ring {
+
+// A packet whose descriptor was checked. The spans lie in the buffer that was given to Read.
+struct IncomingPacket {
+  wire::PacketType type{};
+  std::uint16_t flags = 0;
+  std::uint64_t transaction_id = 0;
+  std::span<std::byte> header;   // type-specific; its contents are not checked here
+  std::span<std::byte> payload;  // with the sender's padding: a multiple of 8 bytes
+};
+
+// Belongs to one thread at a time. It borrows the pages.
+//
+// The peer, who may be hostile, can change every byte of them at any time. So the read position is
+// ours alone, the write index and each descriptor are fetched once and validated before they are
+// used, and everything else is copied before anybody looks at it. What breaks a rule is an Error
+// and final: the ring answers the same from then on and leaves the pages alone.
+class IncomingRing {
+ public:
+  // A ring that nobody has used yet, made by the side that owns the pages: sets the initial state
+  // (indices 0, feature bit set, masked). The peer must not use the ring before.
+  // kRingGeometry when `pages` do not form a ring.
+  [[nodiscard]] static Result<IncomingRing> Create(const RingPages& pages);
+  // A ring that the peer made: goes on at the indices in the page, after validating them
+  // (kRingIndexOutOfRange). Masks it.
+  [[nodiscard]] static Result<IncomingRing> Attach(const RingPages& pages);
+
+  IncomingRing(IncomingRing&&) = default;
+  IncomingRing& operator=(IncomingRing&&) = default;
+  IncomingRing(const IncomingRing&) = delete;
+  IncomingRing& operator=(const IncomingRing&) = delete;
+
+  // Copies the next packet, header and payload, to the front of `buffer` (8-byte aligned is best,
+  // not required). The space stays taken until Release. nullopt: the ring is empty. kPacketTooLong:
+  // `buffer` is smaller than header and payload. Final, like the errors of wire::ParseDescriptor
+  // and kRingIndexOutOfRange: ask PeekBytes first if that is not meant.
+  [[nodiscard]] Result<std::optional<IncomingPacket>> Read(std::span<std::byte> buffer);
+
+  // Buffer bytes that the next Read needs: header and payload, which may be 0 (a completion without
+  // data). nullopt: the ring is empty. The descriptor is validated and kept; Read does not fetch it
+  // again. Errors as Read.
+  [[nodiscard]] Result<std::optional<std::uint32_t>> PeekBytes();
+
+  // Ring bytes of packets that were read and not given back yet.
+  std::uint32_t unreleased_bytes() const { return Distance(released_, read_, data_bytes_); }
+  // An eighth of the ring or more waits to be given back: time to Release, even if there is more to
+  // read. Less would move the control words' cache line to and fro for little; a blocked writer
+  // could use more.
+  bool release_due() const { return unreleased_bytes() >= data_bytes_ / 8; }
+  // Gives back the space of everything read. kRing: signal the peer, who waits for space.
+  Bell Release();
+
+  // Asks the peer for no bell: we are awake.
+  void Mask();
+  // The last step before sleeping: allows the bell, then looks once more.
+  // Requires that everything read was released.
+  // true: still empty; sleep until the bell rings. false: packets are there; Mask and go on
+  // reading.
+  [[nodiscard]] Result<bool> UnmaskAndCheck();
+
+  // For polling: no packet is there, as far as one load can tell. A write index that no correct
+  // peer writes is not empty; Read reports it.
+  bool Empty() const;
+
+  // The peer set the feature bit in this ring, which it produces into: it honours our requests for
+  // space in the other one. Otherwise a blocked writer has to poll.
+  bool peer_promises_space_bells() const;
+
+  std::uint32_t data_bytes() const { return data_bytes_; }
+  std::uint32_t read_index() const { return read_; }  // ours; includes what is not released yet
+
+ private:
+  explicit IncomingRing(const RingPages& pages);
+
+  // R1 and L4: takes over the peer's write index. False: it is not one that a correct peer writes.
+  bool AcceptWriteIndex(std::uint32_t write);
+  // Fetches and validates the descriptor at the read position. nullopt: the ring is empty.
+  Result<std::optional<wire::PacketShape>> FetchDescriptor();
+  // Copies out of an area that is mapped once, over its end.
+  void CopySplit(std::byte* to, std::uint32_t from, std::uint32_t bytes) const;
+  std::unexpected<Error> Fail(Error error);
+
+  ControlPage control_;
+  std::byte* data_;
+  std::uint32_t data_bytes_;
+  std::uint32_t mapped_bytes_;
+
+  // Ours alone; never read back from the page.
+  std::uint32_t read_ = 0;       // where the next packet begins
+  std::uint32_t released_ = 0;   // what the peer can see in read_index
+  std::uint32_t available_ = 0;  // behind read_, by the last write index that we looked at
+  bool masked_ = false;  // interrupt_mask is already 1, unless the peer or a driver changed it
+  std::optional<wire::PacketShape> peeked_;
+  std::optional<Error> failure_;
+};
+
+inline bool IncomingRing::AcceptWriteIndex(std::uint32_t write) {
+  if (!IsIndex(write, data_bytes_)) return false;
+  //    0      released      read       write             S
+  //    |.........|~~~~~~~~~~~|###########|...............|   ~ read, not given back  # to be read
+  //  A writer may stand anywhere from read on, as far as the place before released; not in ~.
+  const std::uint32_t used = Distance(released_, write, data_bytes_);
+  const std::uint32_t unreleased = Distance(released_, read_, data_bytes_);
+  if (used < unreleased) return false;
+  available_ = used - unreleased;
+  return true;
+}
+
+inline Result<std::optional<wire::PacketShape>> IncomingRing::FetchDescriptor() {
+  if (available_ == 0) {
+    if (failure_) [[unlikely]]
+      return std::unexpected(*failure_);
+    // R1, acquire: the packets' bytes were stored before the peer showed this index (its W3).
+    const std::uint32_t write = control_.write_index().load(std::memory_order_acquire);
+    if (write == read_) return std::nullopt;
+    if (!AcceptWriteIndex(write)) [[unlikely]]
+      return Fail(Error::kRingIndexOutOfRange);
+  }
+  // Writers publish whole packets, so fewer bytes than a descriptor are never on their way.
+  if (available_ < kDescriptorBytes) [[unlikely]]
+    return Fail(Error::kPacketLengthOutOfRange);
+
+  // The second word of a descriptor may stand at the beginning of the area:
+  //    0                                           read   S
+  //    |id|...........................................|type|
+  const std::uint64_t first = LoadWordOnce(data_ + read_);
+  const std::uint64_t second = LoadWordOnce(data_ + Advance(read_, 8, data_bytes_));
+  const wire::PacketDescriptor descriptor{
+      .type = static_cast<std::uint16_t>(first),
+      .data_offset8 = static_cast<std::uint16_t>(first >> 16),
+      .length8 = static_cast<std::uint16_t>(first >> 32),
+      .flags = static_cast<std::uint16_t>(first >> 48),
+      .transaction_id = second,
+  };
+  const Result<wire::PacketShape> shape = wire::ParseDescriptor(descriptor, available_);
+  if (!shape) [[unlikely]]
+    return Fail(shape.error());
+  return *shape;
+}
+
+inline Result<std::optional<std::uint32_t>> IncomingRing::PeekBytes() {
+  if (!peeked_) {
+    const auto shape = FetchDescriptor();
+    if (!shape) return std::unexpected(shape.error());
+    if (!*shape) return std::nullopt;
+    peeked_ = **shape;
+  }
+  return peeked_->header_bytes + peeked_->payload_bytes;
+}
+
+inline Result<std::optional<IncomingPacket>> IncomingRing::Read(std::span<std::byte> buffer) {
+  wire::PacketShape shape;
+  if (peeked_) {
+    shape = *peeked_;
+    peeked_.reset();
+  } else {
+    const auto fetched = FetchDescriptor();
+    if (!fetched) [[unlikely]]
+      return std::unexpected(fetched.error());
+    if (!*fetched) return std::nullopt;
+    shape = **fetched;
+  }
+  const std::uint32_t body_bytes = shape.header_bytes + shape.payload_bytes;
+  if (body_bytes > buffer.size()) [[unlikely]]
+    return Fail(Error::kPacketTooLong);
+
+  const std::uint32_t body = read_ + kDescriptorBytes;  // may be S or more in a mirrored area
+  if (body + body_bytes <= mapped_bytes_) [[likely]] {
+    CopyBytes(buffer.data(), data_ + body, body_bytes);
+  } else {
+    CopySplit(buffer.data(), Advance(read_, kDescriptorBytes, data_bytes_), body_bytes);
+  }
+  ForgetSharedSource();
+  const std::uint32_t packet_bytes = kDescriptorBytes + body_bytes + kTrailerBytes;
+  read_ = Advance(read_, packet_bytes, data_bytes_);
+  available_ -= packet_bytes;
+  return IncomingPacket{
+      .type = shape.type,
+      .flags = shape.flags,
+      .transaction_id = shape.transaction_id,
+      .header = buffer.first(shape.header_bytes),
+      .payload = buffer.subspan(shape.header_bytes, shape.payload_bytes),
+  };
+}
+
+// When to ring (VMBus reference 1.7, 1.8, 1.9).
+//
+// A blocked writer promises: it stores how many free bytes it wants (P1) and then looks at the read
+// index once more (P3). If there is room, it does not sleep.
+// We promise: the read index is in the page (R2) before we look at the request (R5), and we ring
+// when this release is the one with which the free space reaches the request.
+//
+//   we      R2 read_index = new         R5 request?    R7 write_index?
+//   writer  P1 request = p              P3 read_index?
+//
+// Each side stores first and loads afterwards. All these accesses are sequentially consistent, so
+// they have one order, and in it either our R2 comes before the writer's P3: it sees the space and
+// stays awake; or P3 comes before R2, then P1 comes before R5: we see the request, and ring if it
+// is met. Were the load allowed to overtake the store on either side, both could see the old value:
+// a ring with room, writer asleep, bell silent.
+//
+// Only the step from too little to enough rings: before it the writer would find nothing, and after
+// it it was told, or saw the space at P3. So a request that its writer never withdraws costs one
+// bell each time the space crosses it, and not one per release. Such a writer sets no P1 when it
+// blocks; its W3 stands in for it, and that is why R7 is sequentially consistent as well.
+//
+// The mask has no part in this: it belongs to the other direction.
+inline Bell IncomingRing::Release() {
+  const std::uint32_t old_read = released_;
+  if (read_ == old_read || failure_) return Bell::kNone;
+  released_ = read_;
+  // R2. Also half of the other handshake: it precedes L4, as the writer's W3 precedes its W7.
+  control_.read_index().store(read_, std::memory_order_seq_cst);
+  if (!peer_promises_space_bells()) return Bell::kNone;  // R3
+  const std::uint32_t wanted =                           // R4, R5; some writers ask for odd numbers
+      control_.pending_send_bytes().load(std::memory_order_seq_cst) & ~(kUnitBytes - 1);
+  if (wanted == 0) return Bell::kNone;
+  const std::uint32_t write = control_.write_index().load(std::memory_order_seq_cst);  // R6, R7
+  if (!IsIndex(write, data_bytes_)) return Bell::kNone;  // the next Read reports it
+  const bool was_enough = FreeBytes(write, old_read, data_bytes_) >= wanted;
+  const bool is_enough = FreeBytes(write, read_, data_bytes_) >= wanted;
+  return !was_enough && is_enough ? Bell::kRing : Bell::kNone;  // R8
+}
+
+inline bool IncomingRing::Empty() const {
+  if (available_ != 0 || failure_) return false;
+  return control_.write_index().load(std::memory_order_acquire) == read_;  // R1, pairs with W3
+}
+
+inline void IncomingRing::Mask() {
+  if (masked_) return;
+  masked_ = true;
+  // L1, release, read by W5. If the peer sees it late, it rings once in vain.
+  control_.interrupt_mask().store(1, std::memory_order_release);
+}
+
+inline bool IncomingRing::peer_promises_space_bells() const {
+  // Acquire, pairs with the release store when the peer made or attached its end.
+  return (control_.feature_bits().load(std::memory_order_acquire) &
+          wire::kFeaturePendingSendSize) != 0;
+}
+
+}  // namespace kmcl::ring
