@@ -1,0 +1,44 @@
+// A server channel as devices use it: allocated, configured and offered in two steps, revoked and
+// freed by its owner. Thin on purpose; everything it does is KMCL's.
+#pragma once
+
+#include <kmcl/endpoint.h>
+#include <kmcl/kmcl.h>
+
+#include <expected>
+#include <memory>
+#include <type_traits>
+
+namespace kmcl::devices {
+
+// Revokes the offer, waits until the channel is torn down, and frees it.
+struct CleanUpChannel {
+  void operator()(VMBCHANNEL channel) const;
+};
+using ChannelHandle = std::unique_ptr<std::remove_pointer_t<VMBCHANNEL>, CleanUpChannel>;
+
+struct ServerChannelSettings {
+  GUID interface_type{};
+  GUID interface_instance{};
+  const char16_t* friendly_name = u"";
+  UINT32 maximum_packet_bytes = 4096;
+  PFN_VMB_CHANNEL_PROCESS_PACKET process_packet = nullptr;
+  PFN_VMB_CHANNEL_PROCESSING_COMPLETE processing_complete = nullptr;  // may be null
+  PFN_VMB_CHANNEL_OPENED opened = nullptr;                            // may be null
+  PFN_VMB_CHANNEL_CLOSED closed = nullptr;                            // may be null
+};
+
+// A channel for `partition` on the bus of `device_object`, Disabled. `context` is its pointer
+// (VmbChannelGetPointer) and must outlive it.
+std::expected<ChannelHandle, NTSTATUS> MakeServerChannel(PDEVICE_OBJECT device_object,
+                                                         HANDLE partition,
+                                                         const ServerChannelSettings& settings,
+                                                         PVOID context);
+
+// Enables and starts it: callbacks may run before this returns.
+NTSTATUS OfferServerChannel(VMBCHANNEL channel);
+
+// All zero when the channel is not one.
+KMCL_CHANNEL_COUNTERS QueryCounters(VMBCHANNEL channel);
+
+}  // namespace kmcl::devices
