@@ -1,0 +1,490 @@
+#include "channel/channel.h"
+
+#include <cinttypes>
+#include <new>
+#include <utility>
+
+#include "log.h"
+
+namespace kmcl::channel {
+namespace {
+
+constexpr std::uint32_t kMostIdlePackets = 256;  // in a busy channel's lookaside list
+constexpr std::size_t kPacketAlignment = 16;
+static_assert(alignof(Packet) <= kPacketAlignment && sizeof(Packet) % kPacketAlignment == 0);
+
+thread_local int callback_depth = 0;
+
+struct CallbackScope {
+  CallbackScope() { ++callback_depth; }
+  ~CallbackScope() { --callback_depth; }
+};
+
+constexpr std::uint32_t RoundUp8(std::uint32_t bytes) { return (bytes + 7) & ~std::uint32_t{7}; }
+
+ring::RingPages PagesOf(const transport::RingMapping::View& view) {
+  return {.control = view.control,
+          .data = view.data,
+          .data_bytes = view.data_bytes,
+          .mapped_bytes = 2 * view.data_bytes};
+}
+
+}  // namespace
+
+bool InCallback() { return callback_depth > 0; }
+
+Channel::Channel(Side side, Handler& handler, Turns& turns)
+    : side_(side),
+      handler_(handler),
+      turns_(turns),
+      lifecycle_(side),
+      receiver_(handler, turns, sender_) {}
+
+Channel::~Channel() {
+  TrimIdlePackets();
+  MutexLock lock(packets_mutex_);
+  if (packet_count_ != 0) {
+    Log(LogLevel::kError, "a channel goes while its owner still has %" PRIu32 " of its packets",
+        packet_count_);
+  }
+}
+
+// ---- State.
+
+Config* Channel::config_in_init_window() {
+  MutexLock lock(mutex_);
+  return init_window_open_ ? &config_ : nullptr;
+}
+
+Result<void> Channel::Enable() {
+  {
+    MutexLock lock(mutex_);
+    if (lifecycle_.phase() != Lifecycle::Phase::kDisabled) {
+      return std::unexpected(Error::kNotDisabled);
+    }
+    lifecycle_.OnEnable();
+    sender_.set_pipe(config_.pipe);
+    sender_.AllowSynchronous();
+    receiver_.Configure(*this, {.packet_bytes = config_.maximum_packet_bytes,
+                                .context_bytes = config_.context_bytes,
+                                .pipe = config_.pipe});
+  }
+  SetSenderMode(Sender::Mode::kHolding);
+  return {};
+}
+
+void Channel::ConfirmEnable() {
+  MutexLock lock(mutex_);
+  init_window_open_ = false;
+}
+
+void Channel::UndoEnable() {
+  CancelOutgoing();
+  MutexLock lock(mutex_);
+  lifecycle_.UndoEnable();
+}
+
+void Channel::Disable() {
+  AbortSynchronous();
+  std::uint64_t times_disabled = 0;
+  {
+    MutexLock lock(mutex_);
+    if (lifecycle_.phase() == Lifecycle::Phase::kDisabled) return;
+    times_disabled = lifecycle_.times_disabled();
+    lifecycle_.OnDisable();
+  }
+  turns_.RequestState();
+  MutexLock lock(mutex_);
+  while (lifecycle_.times_disabled() == times_disabled) changed_.Wait(mutex_);
+}
+
+void Channel::Start() {
+  {
+    MutexLock lock(mutex_);
+    lifecycle_.OnStart();
+  }
+  turns_.RequestState();
+}
+
+void Channel::Pause() {
+  {
+    MutexLock lock(mutex_);
+    lifecycle_.OnPause();
+    if (!lifecycle_.running()) return;
+  }
+  turns_.RequestState();
+  MutexLock lock(mutex_);
+  while (lifecycle_.running()) changed_.Wait(mutex_);
+}
+
+bool Channel::is_disabled() const {
+  MutexLock lock(mutex_);
+  return lifecycle_.phase() == Lifecycle::Phase::kDisabled;
+}
+
+bool Channel::is_open() const {
+  MutexLock lock(mutex_);
+  return lifecycle_.open();
+}
+
+std::optional<BusRequest> Channel::RunState() {
+  CallbackScope in_callback;
+  for (;;) {
+    Lifecycle::Step step;
+    {
+      MutexLock lock(mutex_);
+      if (std::exchange(bus_request_made_, false)) {
+        lifecycle_.Done();
+        changed_.NotifyAll();
+      }
+      step = lifecycle_.Next([this] { return receiver_.DrainedOrNotify(); });
+      // Next may have moved on without a step, from draining to paused.
+      changed_.NotifyAll();
+    }
+    if (step == Lifecycle::Step::kNone) return std::nullopt;
+    const StepResult result = RunStep(step);
+    MutexLock lock(mutex_);
+    if (result.request) {
+      bus_request_made_ = true;
+      return result.request;
+    }
+    lifecycle_.Done(result.success);
+    changed_.NotifyAll();
+  }
+}
+
+Channel::StepResult Channel::RunStep(Lifecycle::Step step) {
+  switch (step) {
+    case Lifecycle::Step::kNone:
+      return {};
+    case Lifecycle::Step::kOpened:
+      return {.success = handler_.OnOpened(), .request = {}};
+    case Lifecycle::Step::kAccept:
+      return {.request = BusRequest::kAcceptOpen};
+    case Lifecycle::Step::kReject:
+      receiver_.Detach();
+      sender_.Detach();
+      return {.request = BusRequest::kRejectOpen};
+    case Lifecycle::Step::kStarted:
+      SetSenderMode(Sender::Mode::kRunning);
+      handler_.OnStarted();
+      return {};
+    case Lifecycle::Step::kPostStarted:
+      receiver_.Start();
+      turns_.RequestDispatch();
+      handler_.OnPostStarted();
+      return {};
+    case Lifecycle::Step::kSuspend:
+      receiver_.Stop();
+      handler_.OnSuspend();
+      SetSenderMode(Sender::Mode::kPaused);
+      return {};
+    case Lifecycle::Step::kCancel: {
+      SetSenderMode(Sender::Mode::kHolding);
+      Sender::Effects effects;
+      sender_.CancelAll(effects);
+      Carry(effects);
+      return {};
+    }
+    case Lifecycle::Step::kSayClose:
+      return {.request = BusRequest::kSayClose};
+    case Lifecycle::Step::kClosed:
+      handler_.OnClosed();
+      return {};
+    case Lifecycle::Step::kDetach:
+      receiver_.Detach();
+      sender_.Detach();
+      sender_.AllowSynchronous();
+      return {.request = BusRequest::kDetach};
+    case Lifecycle::Step::kFail: {
+      Error error;
+      {
+        MutexLock lock(mutex_);
+        error = connect_error_;
+      }
+      handler_.OnConnectFailed(error);
+      return {};
+    }
+    case Lifecycle::Step::kLeave:
+      CancelOutgoing();
+      return {.request = BusRequest::kLeave};
+  }
+  return {};
+}
+
+// The channel becomes disabled: sends are refused from now on, and what waits ends.
+void Channel::CancelOutgoing() {
+  SetSenderMode(Sender::Mode::kDisabled);
+  Sender::Effects effects;
+  sender_.CancelAll(effects);
+  Carry(effects);
+}
+
+void Channel::AbortSynchronous() {
+  Sender::Effects effects;
+  sender_.AbortSynchronous(effects);
+  Carry(effects);
+}
+
+Result<void> Channel::OnOpen(const transport::RingMapping& rings, RingOrigin origin,
+                             std::shared_ptr<transport::Doorbell> bell) {
+  const bool server = side_ == Side::kServer;
+  const ring::RingPages out = PagesOf(server ? rings.server_to_client : rings.client_to_server);
+  const ring::RingPages in = PagesOf(server ? rings.client_to_server : rings.server_to_client);
+  MutexLock lock(mutex_);
+  if (!lifecycle_.may_open()) return std::unexpected(Error::kChannelState);
+
+  auto outgoing = origin == RingOrigin::kOurs ? ring::OutgoingRing::Create(out)
+                                              : ring::OutgoingRing::Attach(out);
+  if (!outgoing) return std::unexpected(outgoing.error());
+  auto incoming = origin == RingOrigin::kOurs ? ring::IncomingRing::Create(in)
+                                              : ring::IncomingRing::Attach(in);
+  if (!incoming) return std::unexpected(incoming.error());
+  // Packets that were accepted before the rings were known must fit.
+  constexpr std::uint32_t kPipeHeaderBytes = 8;
+  const std::uint32_t largest = ring::OutgoingRing::PacketBytes(
+      0, config_.maximum_packet_bytes + (config_.pipe ? kPipeHeaderBytes : 0));
+  if (largest > outgoing->maximum_packet_bytes()) return std::unexpected(Error::kRingGeometry);
+
+  const bool peer_rings_for_space =
+      origin == RingOrigin::kOurs || incoming->peer_promises_space_bells();
+  sender_.Attach(std::move(*outgoing), bell, peer_rings_for_space);
+  receiver_.Attach(std::move(*incoming), std::move(bell));
+  ring_broken_.store(false, std::memory_order_relaxed);
+  lifecycle_.OnOpen();
+  return {};
+}
+
+void Channel::ConfirmOpen() { turns_.RequestState(); }
+
+void Channel::OnClose() {
+  AbortSynchronous();
+  {
+    MutexLock lock(mutex_);
+    lifecycle_.OnClose();
+  }
+  turns_.RequestState();
+}
+
+void Channel::OnConnectFailed(Error error) {
+  {
+    MutexLock lock(mutex_);
+    connect_error_ = error;
+    lifecycle_.OnFailure();
+  }
+  turns_.RequestState();
+}
+
+// ---- Packets.
+
+std::uint32_t Channel::packet_object_bytes() const {
+  return static_cast<std::uint32_t>(sizeof(Packet)) + RoundUp8(config_.maximum_packet_bytes);
+}
+
+Packet* Channel::InitializePacket(void* memory) {
+  auto* packet = new (memory) Packet;
+  packet->channel = this;
+  packet->capacity = config_.maximum_packet_bytes;
+  packet->in_caller_memory = true;
+  return packet;
+}
+
+Packet* Channel::AllocatePacket() {
+  std::uint32_t count = 0;
+  {
+    MutexLock lock(packets_mutex_);
+    // One whose capacity is still the right one: the Init window may have been used since.
+    while (Packet* idle = idle_packets_) {
+      idle_packets_ = idle->next_idle;
+      idle_count_.fetch_sub(1, std::memory_order_relaxed);
+      if (idle->capacity == config_.maximum_packet_bytes) {
+        idle->next_idle = nullptr;
+        return idle;
+      }
+      --packet_count_;
+      ::operator delete(idle, std::align_val_t{kPacketAlignment});
+    }
+    count = ++packet_count_;
+  }
+  void* memory = ::operator new(packet_object_bytes(), std::align_val_t{kPacketAlignment},
+                                std::nothrow);
+  if (memory == nullptr) {
+    MutexLock lock(packets_mutex_);
+    --packet_count_;
+    return nullptr;
+  }
+  sender_.ReserveTransactions(count);
+  Packet* const packet = InitializePacket(memory);
+  packet->in_caller_memory = false;
+  return packet;
+}
+
+void Channel::FreePacket(Packet& packet) {
+  packet.pointer = nullptr;
+  packet.routine = nullptr;
+  packet.waiter = nullptr;
+  {
+    MutexLock lock(packets_mutex_);
+    if (idle_count_.load(std::memory_order_relaxed) < kMostIdlePackets) {
+      packet.next_idle = idle_packets_;
+      idle_packets_ = &packet;
+      idle_count_.fetch_add(1, std::memory_order_relaxed);
+      return;
+    }
+    --packet_count_;
+  }
+  packet.~Packet();
+  ::operator delete(&packet, std::align_val_t{kPacketAlignment});
+}
+
+void Channel::TrimIdlePackets() {
+  if (idle_count_.load(std::memory_order_relaxed) == 0) return;
+  Packet* idle = nullptr;
+  {
+    MutexLock lock(packets_mutex_);
+    idle = std::exchange(idle_packets_, nullptr);
+    packet_count_ -= idle_count_.exchange(0, std::memory_order_relaxed);
+  }
+  while (idle != nullptr) {
+    Packet* const next = idle->next_idle;
+    idle->~Packet();
+    ::operator delete(idle, std::align_val_t{kPacketAlignment});
+    idle = next;
+  }
+}
+
+Result<void> Channel::Send(Packet& packet, std::span<const std::byte> data, bool wants_completion) {
+  if (data.size() > packet.capacity) return std::unexpected(Error::kPacketTooLong);
+  Sender::Effects effects;
+  if (auto sent = sender_.Send(packet, data, wants_completion, effects); !sent) return sent;
+  Carry(effects);
+  return {};
+}
+
+Result<std::size_t> Channel::SendAndWait(
+    Packet& packet, std::span<const std::byte> data, bool wants_completion,
+    std::span<std::byte> reply, std::optional<std::chrono::steady_clock::time_point> deadline) {
+  SynchronousWait wait(reply);
+  packet.waiter = &wait;
+  if (auto sent = Send(packet, data, wants_completion); !sent) {
+    return std::unexpected(sent.error());
+  }
+  if (!wait.Wait(deadline)) {
+    if (sender_.Cancel(packet)) return std::unexpected(Error::kCancelled);
+    wait.Wait(std::nullopt);  // it is being completed at this moment
+  }
+  if (wait.outcome != Outcome::kSuccess) return std::unexpected(Error::kDeviceRemoved);
+  return wait.reply_bytes;
+}
+
+Result<std::size_t> Channel::Request(
+    std::span<const std::byte> data, bool wants_completion, std::span<std::byte> reply,
+    std::optional<std::chrono::steady_clock::time_point> deadline) {
+  Packet* const packet = AllocatePacket();
+  if (packet == nullptr) return std::unexpected(Error::kOutOfMemory);
+  auto result = SendAndWait(*packet, data, wants_completion, reply, deadline);
+  FreePacket(*packet);
+  return result;
+}
+
+Result<std::size_t> Channel::RequestNow(std::span<const std::byte> data, bool wants_completion,
+                                        std::span<std::byte> reply) {
+  if (data.size() > config_.maximum_packet_bytes) return std::unexpected(Error::kPacketTooLong);
+  Packet* const packet = AllocatePacket();
+  if (packet == nullptr) return std::unexpected(Error::kOutOfMemory);
+  SynchronousWait wait(reply);
+  packet->waiter = &wait;
+  Sender::Effects effects;
+  Result<std::size_t> result = std::size_t{0};
+  if (auto sent = sender_.SendNow(*packet, data, wants_completion, effects); !sent) {
+    result = std::unexpected(sent.error());
+  } else {
+    Carry(effects);
+    if (!wait.IsDone() && sender_.Cancel(*packet)) {
+      result = std::unexpected(Error::kCancelled);
+    } else {
+      wait.Wait(std::nullopt);
+      if (wait.outcome == Outcome::kSuccess) {
+        result = wait.reply_bytes;
+      } else {
+        result = std::unexpected(Error::kDeviceRemoved);
+      }
+    }
+  }
+  FreePacket(*packet);
+  return result;
+}
+
+bool Channel::Complete(IncomingPacket& packet, std::span<const std::byte> reply) {
+  if (!receiver_.Retire(packet)) return false;
+  bool queued = false;
+  if (packet.wants_completion) {
+    Sender::Effects effects;
+    queued = sender_.Complete(packet, reply, effects);
+    Carry(effects);
+  }
+  if (!queued) receiver_.Recycle(packet);
+  receiver_.CountRetired();  // the channel may be gone from here on
+  return true;
+}
+
+void Channel::SetSenderMode(Sender::Mode mode) {
+  Sender::Effects effects;
+  sender_.SetMode(mode, effects);
+  Carry(effects);
+}
+
+void Channel::Carry(Sender::Effects& effects) {
+  if (effects.bell != nullptr) effects.bell->Ring();
+  if (effects.poll) turns_.RequestDispatch();
+  while (IncomingPacket* packet = effects.retired) {
+    effects.retired = packet->next_free;
+    receiver_.Recycle(*packet);
+  }
+  while (Outgoing* item = effects.done.Pop()) {
+    FinishPacket(handler_, static_cast<Packet&>(*item), effects.outcome, {});
+  }
+  if (effects.broken) Break(*effects.broken);
+}
+
+// The peer broke a ring. The channel ends as if the peer had closed it; the endpoint sees to it that the
+// peer learns of it.
+void Channel::Break(Error error) {
+  if (ring_broken_.exchange(true, std::memory_order_relaxed)) return;
+  Log(LogLevel::kWarning, "the peer broke a ring (%s): the channel is closed", ErrorName(error));
+  OnClose();
+}
+
+// ---- Turns.
+
+Turn Channel::Dispatch(bool polling) {
+  CallbackScope in_callback;
+  if (sender_.has_queued()) {
+    Sender::Effects effects;
+    sender_.Flush(effects);
+    Carry(effects);
+  }
+  std::optional<Error> broken;
+  const Turn turn = receiver_.Deliver(Level::kDispatch, polling, broken);
+  if (broken) Break(*broken);
+  if (turn == Turn::kAsleep) TrimIdlePackets();
+  return turn;
+}
+
+void Channel::DeliverPassive() {
+  CallbackScope in_callback;
+  std::optional<Error> broken;
+  const Turn turn = receiver_.Deliver(Level::kPassive, false, broken);
+  if (broken) Break(*broken);
+  if (turn == Turn::kMore) turns_.RequestPassive();
+}
+
+Counters Channel::counters() const {
+  Counters counters;
+  counters.sender = sender_.counters();
+  counters.receiver = receiver_.counters();
+  counters.bells_rung = counters.sender.bells + receiver_.bells_rung();
+  return counters;
+}
+
+}  // namespace kmcl::channel

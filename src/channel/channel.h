@@ -1,0 +1,178 @@
+// One end of one channel: KMCL's rules about what happens when (reference sections 4 to 6).
+//
+// A channel is driven from three sides. Its owner (the C edge) configures it, asks for state changes and
+// sends packets, from any thread. The endpoint lends it turns: state callbacks and passive deliveries on
+// passive threads, deliveries on its dispatch thread. The bus, by way of the endpoint, tells it of opens
+// and closes. It calls its Handler, never under a lock, and asks for turns through Turns.
+//
+// It knows no control protocol and no thread: what the bus has to be told comes back from RunState.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "channel/handler.h"
+#include "channel/lifecycle.h"
+#include "channel/packet.h"
+#include "channel/receiver.h"
+#include "channel/sender.h"
+#include "channel/synchronous_wait.h"
+#include "mutex.h"
+#include "result.h"
+#include "transport/link.h"
+
+namespace kmcl::channel {
+
+// What is set in the Init window and stays.
+struct Config {
+  std::uint32_t maximum_packet_bytes = 4096;
+  std::uint32_t maximum_external_bytes = 0;  // 0: as much as a packet can describe
+  std::uint32_t maximum_external_chain = 0;
+  std::uint32_t context_bytes = 0;
+  bool pipe = false;
+};
+
+// What the endpoint carries out on the bus between two state steps.
+enum class BusRequest : std::uint8_t {
+  kAcceptOpen,  // EvtChannelOpened succeeded
+  kRejectOpen,  // it did not; the rings are not used any more
+  kSayClose,    // client: the server learns of the close now, EvtChannelClosed comes next
+  kDetach,      // EvtChannelClosed has returned; the rings are not used any more
+  kLeave,       // server: revoke the offer; client: stop waiting
+};
+
+struct Counters {
+  SenderCounters sender;
+  ReceiverCounters receiver;
+  std::uint64_t bells_rung = 0;
+};
+
+class Channel {
+ public:
+  // Both outlive the channel.
+  Channel(Side side, Handler& handler, Turns& turns);
+  ~Channel();
+  Channel(const Channel&) = delete;
+  Channel& operator=(const Channel&) = delete;
+
+  Side side() const { return side_; }
+
+  // ---- The owner's side.
+
+  // The Init window: from construction to the first Enable that was confirmed. nullptr when closed.
+  Config* config_in_init_window() KMCL_EXCLUDES(mutex_);
+  const Config& config() const { return config_; }
+
+  // kNotDisabled. The endpoint then puts the channel on the bus and says how that went: ConfirmEnable
+  // closes the Init window; UndoEnable leaves it as it was.
+  [[nodiscard]] Result<void> Enable() KMCL_EXCLUDES(mutex_);
+  void ConfirmEnable() KMCL_EXCLUDES(mutex_);
+  void UndoEnable() KMCL_EXCLUDES(mutex_);
+  void Disable() KMCL_EXCLUDES(mutex_);  // blocks until kDisabled
+  void Start() KMCL_EXCLUDES(mutex_);
+  void Pause() KMCL_EXCLUDES(mutex_);  // blocks while running and draining
+  bool is_disabled() const KMCL_EXCLUDES(mutex_);
+  bool is_open() const KMCL_EXCLUDES(mutex_);
+
+  // Packets. AllocatePacket gives nullptr without memory. FreePacket: only for those, and idle ones.
+  Packet* AllocatePacket();
+  void FreePacket(Packet& packet);
+  std::uint32_t packet_object_bytes() const;
+  Packet* InitializePacket(void* memory);
+
+  // kDisabled, kPacketInFlight, kPacketTooLong. On success the completion routine will be called once.
+  [[nodiscard]] Result<void> Send(Packet& packet, std::span<const std::byte> data,
+                                  bool wants_completion);
+  // Sends and waits, until `deadline` if there is one. Fills `reply` and says how many bytes the
+  // completion had. kCancelled (deadline), kDeviceRemoved, kDisabled, kPacketTooLong, kOutOfMemory.
+  [[nodiscard]] Result<std::size_t> Request(
+      std::span<const std::byte> data, bool wants_completion, std::span<std::byte> reply,
+      std::optional<std::chrono::steady_clock::time_point> deadline);
+  // Never waits: kWouldBlock unless there is room in the ring now. With a completion wanted, one that
+  // is there already is taken, else kCancelled.
+  [[nodiscard]] Result<std::size_t> RequestNow(std::span<const std::byte> data,
+                                               bool wants_completion, std::span<std::byte> reply);
+
+  // Received packets. Complete: any thread, once. False: not outstanding (a second completion).
+  bool Complete(IncomingPacket& packet, std::span<const std::byte> reply);
+  bool Defer(const IncomingPacket& packet) { return receiver_.Defer(packet); }
+  bool Fail(const IncomingPacket& packet) { return receiver_.Fail(packet); }
+  void SetQuota(std::uint32_t quota) { receiver_.SetQuota(quota); }
+  void SetPassive(bool required) { receiver_.SetPassive(required); }
+
+  Counters counters() const;
+
+  // ---- The endpoint's side.
+
+  // Runs state steps until there is nothing to do (nullopt) or the bus has to be told something; then
+  // carry that out and call again. One thread at a time, a passive one.
+  std::optional<BusRequest> RunState() KMCL_EXCLUDES(mutex_);
+  // A turn on the dispatch thread: what waits goes out, what came in is delivered.
+  Turn Dispatch(bool polling);
+  void DeliverPassive();
+  // The peer cannot ring for space, and packets wait: dispatch again soon.
+  bool must_poll() const { return sender_.must_poll(); }
+  void CountBell() { receiver_.CountBell(); }
+
+  // News from the bus; never blocks. Rings that do not fit the channel are refused (kRingGeometry,
+  // kRingIndexOutOfRange), and so are rings at the wrong time (kChannelState). After OnOpen the caller
+  // arranges for bells to arrive, then calls ConfirmOpen.
+  enum class RingOrigin : std::uint8_t { kOurs, kPeers };  // who initialised the control pages
+  [[nodiscard]] Result<void> OnOpen(const transport::RingMapping& rings, RingOrigin origin,
+                                    std::shared_ptr<transport::Doorbell> bell)
+      KMCL_EXCLUDES(mutex_);
+  void ConfirmOpen();
+  void OnClose() KMCL_EXCLUDES(mutex_);
+  void OnConnectFailed(Error error) KMCL_EXCLUDES(mutex_);
+  // A ring was found corrupt since the channel was opened.
+  bool ring_broken() const { return ring_broken_.load(std::memory_order_relaxed); }
+
+ private:
+  // What one state step does: the callback's answer, or what the bus has to be told.
+  struct StepResult {
+    bool success = true;
+    std::optional<BusRequest> request;
+  };
+  StepResult RunStep(Lifecycle::Step step) KMCL_EXCLUDES(mutex_);
+  void SetSenderMode(Sender::Mode mode);
+  void CancelOutgoing();
+  void AbortSynchronous();
+  // Carries out what a sender's call left to do.
+  void Carry(Sender::Effects& effects);
+  void Break(Error error);
+  Result<std::size_t> SendAndWait(Packet& packet, std::span<const std::byte> data,
+                                  bool wants_completion, std::span<std::byte> reply,
+                                  std::optional<std::chrono::steady_clock::time_point> deadline);
+  void TrimIdlePackets();
+
+  const Side side_;
+  Handler& handler_;
+  Turns& turns_;
+  Config config_;
+
+  mutable Mutex mutex_;
+  CondVar changed_;
+  Lifecycle lifecycle_ KMCL_GUARDED_BY(mutex_);
+  bool init_window_open_ KMCL_GUARDED_BY(mutex_) = true;
+  bool bus_request_made_ KMCL_GUARDED_BY(mutex_) = false;  // RunState owes the lifecycle a Done
+  Error connect_error_ KMCL_GUARDED_BY(mutex_) = Error::kNoBus;
+
+  Sender sender_;
+  Receiver receiver_;
+  std::atomic<bool> ring_broken_{false};
+
+  // The lookaside list.
+  Mutex packets_mutex_;
+  Packet* idle_packets_ KMCL_GUARDED_BY(packets_mutex_) = nullptr;
+  std::atomic<std::uint32_t> idle_count_{0};
+  std::uint32_t packet_count_ KMCL_GUARDED_BY(packets_mutex_) = 0;  // allocated, idle ones included
+};
+
+// Whether this thread runs inside a callback of some channel, where blocking calls are forbidden.
+bool InCallback();
+
+}  // namespace kmcl::channel

@@ -1,0 +1,50 @@
+// What a channel needs from around it: somebody to tell, and turns on the right threads.
+//
+// The channel's owner implements Handler (the C edge does, and so do tests); the endpoint implements
+// Turns. Neither is ever called under a lock of the channel.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "channel/packet.h"
+#include "result.h"
+
+namespace kmcl::channel {
+
+// The level at which packet callbacks run: on a dispatch thread that must not block, or on a thread
+// that may.
+enum class Level : std::uint8_t { kPassive, kDispatch };
+
+class Handler {
+ public:
+  virtual ~Handler() = default;
+
+  // State callbacks: one at a time for a channel, on a passive thread.
+  // OnOpened says whether the open shall stand.
+  virtual bool OnOpened() = 0;
+  virtual void OnClosed() = 0;
+  virtual void OnSuspend() = 0;
+  virtual void OnStarted() = 0;
+  virtual void OnPostStarted() = 0;
+  virtual void OnConnectFailed(Error error) = 0;
+
+  // Packet callbacks: one at a time for a channel, at the level that was asked for.
+  virtual void OnPacket(IncomingPacket& packet) = 0;
+  virtual void OnBatchEnd(std::uint32_t packets) = 0;
+
+  // The completion routine of a packet; may overlap anything.
+  virtual void OnPacketDone(Packet& packet, Outcome outcome, std::span<std::byte> reply) = 0;
+};
+
+// Asks for a turn. Each call leads to at least one later turn of that kind; none is taken inside the
+// call. May be called from any thread.
+class Turns {
+ public:
+  virtual ~Turns() = default;
+  virtual void RequestDispatch() = 0;  // Channel::Dispatch on the channel's dispatch thread
+  virtual void RequestPassive() = 0;   // Channel::DeliverPassive on a passive thread
+  virtual void RequestState() = 0;     // Channel::RunState on a passive thread, never twice at once
+};
+
+}  // namespace kmcl::channel

@@ -1,0 +1,84 @@
+#include "channel/incoming_pool.h"
+
+#include <new>
+
+namespace kmcl::channel {
+namespace {
+
+// Type-specific headers of up to two small ranges fit beside the largest payload; a packet that
+// describes more gets an object of its own size.
+constexpr std::uint32_t kHeaderRoom = 64;
+constexpr std::uint32_t kContextAlignment = 16;
+
+constexpr std::uint32_t AlignContext(std::uint32_t bytes) {
+  return (bytes + kContextAlignment - 1) & ~(kContextAlignment - 1);
+}
+
+static_assert(sizeof(IncomingPacket) % kContextAlignment == 0);
+
+void Destroy(IncomingPacket* list) {
+  while (list != nullptr) {
+    IncomingPacket* const next = list->next_free;
+    list->~IncomingPacket();
+    ::operator delete(list, std::align_val_t{kContextAlignment});
+    list = next;
+  }
+}
+
+}  // namespace
+
+void IncomingPool::Configure(std::uint32_t packet_bytes, std::uint32_t context_bytes) {
+  Trim();
+  standard_bytes_ = AlignContext(packet_bytes + kHeaderRoom);
+  context_bytes_ = context_bytes;
+}
+
+IncomingPacket* IncomingPool::Make(std::uint32_t bytes) const {
+  const std::uint32_t capacity = AlignContext(bytes);
+  void* memory = ::operator new(
+      sizeof(IncomingPacket) + std::size_t{capacity} + AlignContext(context_bytes_),
+      std::align_val_t{kContextAlignment}, std::nothrow);
+  if (memory == nullptr) return nullptr;
+  auto* packet = new (memory) IncomingPacket;
+  packet->capacity = capacity;
+  packet->context = context_bytes_ == 0 ? nullptr : packet->buffer() + capacity;
+  return packet;
+}
+
+IncomingPacket* IncomingPool::Take(std::uint32_t bytes) {
+  if (bytes > standard_bytes_) return Make(bytes);
+  if (free_ == nullptr) {
+    MutexLock lock(mutex_);
+    free_ = returned_;
+    returned_ = nullptr;
+  }
+  if (free_ == nullptr) return Make(standard_bytes_);
+  IncomingPacket* const packet = free_;
+  free_ = packet->next_free;
+  return packet;
+}
+
+void IncomingPool::Put(IncomingPacket& packet) {
+  if (packet.capacity != standard_bytes_) {
+    packet.next_free = nullptr;
+    Destroy(&packet);
+    return;
+  }
+  MutexLock lock(mutex_);
+  packet.next_free = returned_;
+  returned_ = &packet;
+}
+
+void IncomingPool::Trim() {
+  IncomingPacket* returned = nullptr;
+  {
+    MutexLock lock(mutex_);
+    returned = returned_;
+    returned_ = nullptr;
+  }
+  Destroy(returned);
+  Destroy(free_);
+  free_ = nullptr;
+}
+
+}  // namespace kmcl::channel

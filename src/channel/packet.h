@@ -1,0 +1,128 @@
+// The two packet objects of a channel: what its owner sends, and what it received and must retire.
+//
+// Both may wait in the outgoing queue: a packet with its data, a received packet with its completion.
+// That is why both carry a buffer that takes the largest packet of the channel: a send or a completion
+// can wait, but it cannot fail for lack of memory.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "wire/ids.h"
+
+namespace kmcl::channel {
+
+class Channel;
+struct SynchronousWait;
+
+// How an accepted packet ended. The edge turns it into an NTSTATUS.
+enum class Outcome : std::uint8_t {
+  kSuccess,
+  kRemoved,    // the channel was closed, rescinded or disabled first
+  kCancelled,  // this packet alone was given up: a time-out
+};
+
+// What may stand in the outgoing queue.
+struct Outgoing {
+  enum class Kind : std::uint8_t { kData, kCompletion };
+  Outgoing* next = nullptr;
+  wire::TransactionId transaction_id{};
+  std::uint32_t queued_bytes = 0;  // of the buffer, while queued
+  Kind kind = Kind::kData;
+};
+
+// A packet object that the channel's owner sends (VMBPACKET). Between a successful send and its
+// completion the library owns it; otherwise the channel's owner does.
+struct alignas(16) Packet : Outgoing {
+  enum class State : std::uint8_t {
+    kIdle,      // the channel's owner has it
+    kQueued,    // waits for room, or for the channel to run
+    kInFlight,  // in the ring or answered for: waits for the completion packet
+  };
+
+  // For the edge; nothing here looks at them.
+  void* pointer = nullptr;
+  void (*routine)() = nullptr;
+
+  Channel* channel = nullptr;
+  SynchronousWait* waiter = nullptr;  // of a synchronous request
+  // Links of the in-flight set, in send order, and of its hash chain.
+  Packet* older = nullptr;
+  Packet* newer = nullptr;
+  Packet* chain = nullptr;
+  std::uint32_t capacity = 0;
+  std::atomic<State> state{State::kIdle};
+  bool wants_completion = false;
+  bool in_caller_memory = false;
+  Packet* next_idle = nullptr;  // in the lookaside list
+
+  std::byte* buffer() { return reinterpret_cast<std::byte*>(this + 1); }
+};
+
+// One packet that was received and not retired yet (VMBPACKETCOMPLETION), in private memory.
+struct alignas(16) IncomingPacket : Outgoing {
+  Channel* channel = nullptr;
+  std::span<std::byte> header;   // type-specific header of the ring packet
+  std::span<std::byte> payload;  // what the channel's owner sees
+  void* context = nullptr;       // the owner's bytes for this packet, zeroed, 16-byte aligned
+  IncomingPacket* next_free = nullptr;
+  std::uint32_t capacity = 0;  // of buffer()
+  bool wants_completion = false;
+  bool external_data = false;
+  std::atomic<bool> outstanding{false};  // delivered and not retired
+
+  std::byte* buffer() { return reinterpret_cast<std::byte*>(this + 1); }
+};
+
+// A first-in first-out queue threaded through the objects themselves.
+class OutgoingQueue {
+ public:
+  bool empty() const { return head_ == nullptr; }
+  std::uint64_t size() const { return size_; }
+  Outgoing* front() const { return head_; }
+
+  void Push(Outgoing& item) {
+    item.next = nullptr;
+    if (head_ == nullptr) {
+      head_ = &item;
+    } else {
+      tail_->next = &item;
+    }
+    tail_ = &item;
+    ++size_;
+  }
+
+  Outgoing* Pop() {
+    Outgoing* item = head_;
+    if (item != nullptr) Unlink(nullptr, item);
+    return item;
+  }
+
+  // Takes `item` out; `before` is the item that precedes it, or nullptr for the first.
+  void Unlink(Outgoing* before, Outgoing* item) {
+    (before == nullptr ? head_ : before->next) = item->next;
+    if (tail_ == item) tail_ = before;
+    item->next = nullptr;
+    --size_;
+  }
+
+  // Takes `item` out wherever it is. False if it is not here.
+  bool Remove(const Outgoing& item) {
+    Outgoing* before = nullptr;
+    for (Outgoing* each = head_; each != nullptr; before = each, each = each->next) {
+      if (each != &item) continue;
+      Unlink(before, each);
+      return true;
+    }
+    return false;
+  }
+
+ private:
+  Outgoing* head_ = nullptr;
+  Outgoing* tail_ = nullptr;
+  std::uint64_t size_ = 0;
+};
+
+}  // namespace kmcl::channel

@@ -1,0 +1,352 @@
+#include "channel/sender.h"
+
+#include <cstring>
+#include <utility>
+
+#include "wire/pipe.h"
+#include "wire/ring_layout.h"
+
+namespace kmcl::channel {
+namespace {
+
+void CopyInto(std::byte* buffer, std::span<const std::byte> data) {
+  // The owner may complete a packet with a part of the packet itself.
+  if (!data.empty()) std::memmove(buffer, data.data(), data.size());
+}
+
+std::byte* BufferOf(Outgoing& item) {
+  return item.kind == Outgoing::Kind::kData ? static_cast<Packet&>(item).buffer()
+                                            : static_cast<IncomingPacket&>(item).buffer();
+}
+
+}  // namespace
+
+void Sender::Attach(ring::OutgoingRing ring, std::shared_ptr<transport::Doorbell> bell,
+                    bool peer_rings_for_space) {
+  MutexLock lock(mutex_);
+  ring_.emplace(std::move(ring));
+  bell_ = std::move(bell);
+  broken_ = false;
+  space_bell_requested_ = false;
+  synchronous_aborted_ = false;
+  must_poll_.store(!peer_rings_for_space, std::memory_order_relaxed);
+}
+
+void Sender::Detach() {
+  MutexLock lock(mutex_);
+  ring_.reset();
+  bell_.reset();
+}
+
+void Sender::set_pipe(bool pipe) {
+  MutexLock lock(mutex_);
+  pipe_ = pipe;
+}
+
+void Sender::SetMode(Mode mode, Effects& effects) {
+  MutexLock lock(mutex_);
+  KMCL_CHECK(mode == Mode::kDisabled || mode == Mode::kHolding || ring_.has_value());
+  mode_ = mode;
+  FlushLocked(effects);
+}
+
+bool Sender::MayPlace(Outgoing::Kind kind) const {
+  if (broken_) return false;
+  return mode_ == Mode::kRunning || (mode_ == Mode::kPaused && kind == Outgoing::Kind::kCompletion);
+}
+
+// Writes one item; the caller publishes.
+Sender::Placed Sender::Place(Outgoing& item, std::span<const std::byte> data, Effects& effects) {
+  const bool is_data = item.kind == Outgoing::Kind::kData;
+  const bool wants_completion = is_data && static_cast<Packet&>(item).wants_completion;
+  ring::PacketParts parts{};
+  parts.type = is_data ? wire::PacketType::kDataInBand : wire::PacketType::kCompletion;
+  parts.flags = wants_completion ? wire::kPacketFlagCompletionRequested : std::uint16_t{0};
+  parts.transaction_id = static_cast<std::uint64_t>(
+      !is_data ? item.transaction_id
+               : wants_completion ? transactions_.next_id() : wire::TransactionId{0});
+  parts.payload = data;
+  const wire::PipeHeader pipe_header{wire::PipePacketType::kData,
+                                     static_cast<std::uint32_t>(data.size())};
+  if (is_data && pipe_) parts.prefix = std::as_bytes(std::span(&pipe_header, 1));
+
+  const auto outcome = ring_->Write(parts);
+  if (!outcome) {
+    broken_ = true;
+    effects.broken = outcome.error();
+    return Placed::kBroken;
+  }
+  if (*outcome == ring::WriteOutcome::kFull) return Placed::kFull;
+
+  if (!is_data) {
+    ++counters_.completions;
+    return Placed::kYes;
+  }
+  ++counters_.packets;
+  counters_.bytes += data.size();
+  if (wants_completion) {
+    auto& packet = static_cast<Packet&>(item);
+    transactions_.Enter(packet);
+    packet.state.store(Packet::State::kInFlight, std::memory_order_relaxed);
+  }
+  return Placed::kYes;
+}
+
+// A packet without completion is done once it is in the ring. `item` is in no queue.
+void Sender::FinishPlaced(Outgoing& item, Effects& effects) {
+  if (item.kind == Outgoing::Kind::kCompletion) {
+    Retire(static_cast<IncomingPacket&>(item), effects);
+    return;
+  }
+  auto& packet = static_cast<Packet&>(item);
+  if (packet.wants_completion) return;
+  packet.state.store(Packet::State::kIdle, std::memory_order_relaxed);
+  effects.done.Push(packet);
+}
+
+void Sender::Retire(IncomingPacket& packet, Effects& effects) {
+  packet.next_free = effects.retired;
+  effects.retired = &packet;
+}
+
+void Sender::Publish(Effects& effects) {
+  if (ring_->Publish() == ring::Bell::kRing) {
+    ++counters_.bells;
+    effects.bell = bell_;
+  }
+}
+
+void Sender::Queue(Outgoing& item, std::span<const std::byte> data) {
+  CopyInto(BufferOf(item), data);
+  item.queued_bytes = static_cast<std::uint32_t>(data.size());
+  if (item.kind == Outgoing::Kind::kData) {
+    static_cast<Packet&>(item).state.store(Packet::State::kQueued, std::memory_order_relaxed);
+  }
+  queue_.Push(item);
+  has_queued_.store(true, std::memory_order_relaxed);
+}
+
+// The ring has no room for `data_bytes`. True when there is room after all.
+bool Sender::WaitForSpace(std::uint32_t data_bytes, Effects& effects) {
+  if (must_poll_.load(std::memory_order_relaxed)) {
+    effects.poll = true;
+    return false;
+  }
+  const std::uint32_t prefix = pipe_ ? sizeof(wire::PipeHeader) : 0;
+  const auto room = ring_->RequestSpaceBell(ring::OutgoingRing::PacketBytes(0, prefix + data_bytes));
+  if (!room) {
+    broken_ = true;
+    effects.broken = room.error();
+    return false;
+  }
+  space_bell_requested_ = !*room;
+  return *room;
+}
+
+Result<void> Sender::Accept(Packet& packet, bool wants_completion) {
+  if (mode_ == Mode::kDisabled) return std::unexpected(Error::kDisabled);
+  if (packet.state.load(std::memory_order_relaxed) != Packet::State::kIdle) {
+    return std::unexpected(Error::kPacketInFlight);
+  }
+  if (packet.waiter != nullptr && synchronous_aborted_) {
+    return std::unexpected(Error::kDeviceRemoved);
+  }
+  packet.wants_completion = wants_completion;
+  return {};
+}
+
+Result<void> Sender::Send(Packet& packet, std::span<const std::byte> data, bool wants_completion,
+                          Effects& effects) {
+  MutexLock lock(mutex_);
+  if (auto accepted = Accept(packet, wants_completion); !accepted) return accepted;
+  if (wants_completion) ++counters_.transactions_started;
+
+  if (queue_.empty() && MayPlace(Outgoing::Kind::kData)) {
+    const Placed placed = Place(packet, data, effects);
+    if (placed == Placed::kYes) {
+      Publish(effects);
+      FinishPlaced(packet, effects);
+      return {};
+    }
+    if (placed == Placed::kFull) ++counters_.ring_full;
+  }
+  Queue(packet, data);
+  FlushLocked(effects);
+  return {};
+}
+
+Result<void> Sender::SendNow(Packet& packet, std::span<const std::byte> data, bool wants_completion,
+                             Effects& effects) {
+  MutexLock lock(mutex_);
+  if (auto accepted = Accept(packet, wants_completion); !accepted) return accepted;
+  if (!queue_.empty() || !MayPlace(Outgoing::Kind::kData)) {
+    return std::unexpected(Error::kWouldBlock);
+  }
+  const Placed placed = Place(packet, data, effects);
+  if (placed != Placed::kYes) return std::unexpected(Error::kWouldBlock);
+  if (wants_completion) ++counters_.transactions_started;
+  Publish(effects);
+  FinishPlaced(packet, effects);
+  return {};
+}
+
+bool Sender::Complete(IncomingPacket& packet, std::span<const std::byte> reply, Effects& effects) {
+  MutexLock lock(mutex_);
+  if (mode_ == Mode::kDisabled || mode_ == Mode::kHolding || broken_) return false;
+  packet.kind = Outgoing::Kind::kCompletion;
+  // While the channel is paused only completions go out, so they may pass the packets that wait.
+  if (queue_.empty() || mode_ == Mode::kPaused) {
+    const Placed placed = Place(packet, reply, effects);
+    if (placed == Placed::kYes) {
+      Publish(effects);
+      return false;
+    }
+    if (placed == Placed::kBroken) return false;
+    ++counters_.ring_full;
+  }
+  Queue(packet, reply);
+  FlushLocked(effects);
+  return true;
+}
+
+void Sender::Flush(Effects& effects) {
+  if (!has_queued()) return;
+  MutexLock lock(mutex_);
+  FlushLocked(effects);
+}
+
+void Sender::FlushLocked(Effects& effects) {
+  bool wrote = false;
+  Outgoing* before = nullptr;  // a packet that stays while completions behind it go out
+  for (Outgoing* item = queue_.front(); item != nullptr && !broken_;) {
+    Outgoing* const after = item->next;
+    if (!MayPlace(item->kind)) {
+      if (mode_ != Mode::kPaused) break;
+      before = item;
+      item = after;
+      continue;
+    }
+    const Placed placed = Place(*item, {BufferOf(*item), item->queued_bytes}, effects);
+    if (placed == Placed::kBroken) break;
+    if (placed == Placed::kFull) {
+      // Make what we wrote visible first: it may be what the peer waits for to free space.
+      if (wrote) Publish(effects);
+      wrote = false;
+      if (WaitForSpace(item->queued_bytes, effects)) continue;
+      break;
+    }
+    wrote = true;
+    queue_.Unlink(before, item);
+    FinishPlaced(*item, effects);
+    item = after;
+  }
+  if (wrote) Publish(effects);
+  if (queue_.empty()) {
+    has_queued_.store(false, std::memory_order_relaxed);
+    if (space_bell_requested_ && ring_.has_value() && !broken_) {
+      ring_->WithdrawSpaceBell();
+      space_bell_requested_ = false;
+    }
+  }
+}
+
+Packet* Sender::TakeCompleted(wire::TransactionId id) {
+  MutexLock lock(mutex_);
+  Packet* packet = transactions_.Take(id);
+  if (packet == nullptr) {
+    ++counters_.unexpected_completions;
+    return nullptr;
+  }
+  packet->state.store(Packet::State::kIdle, std::memory_order_relaxed);
+  ++counters_.transactions_completed;
+  return packet;
+}
+
+bool Sender::Cancel(Packet& packet) {
+  MutexLock lock(mutex_);
+  switch (packet.state.load(std::memory_order_relaxed)) {
+    case Packet::State::kIdle:
+      return false;
+    case Packet::State::kQueued:
+      KMCL_CHECK(queue_.Remove(packet));
+      break;
+    case Packet::State::kInFlight:
+      KMCL_CHECK(transactions_.Take(packet.transaction_id) == &packet);
+      break;
+  }
+  if (packet.wants_completion) ++counters_.transactions_cancelled;
+  packet.state.store(Packet::State::kIdle, std::memory_order_relaxed);
+  return true;
+}
+
+void Sender::AbortSynchronous(Effects& effects) {
+  MutexLock lock(mutex_);
+  synchronous_aborted_ = true;
+  effects.outcome = Outcome::kRemoved;
+  for (Packet* packet = transactions_.oldest(); packet != nullptr;) {
+    Packet* const next = packet->newer;
+    if (packet->waiter != nullptr) {
+      transactions_.Take(packet->transaction_id);
+      packet->state.store(Packet::State::kIdle, std::memory_order_relaxed);
+      ++counters_.transactions_cancelled;
+      effects.done.Push(*packet);
+    }
+    packet = next;
+  }
+  Outgoing* before = nullptr;
+  for (Outgoing* item = queue_.front(); item != nullptr;) {
+    Outgoing* const next = item->next;
+    auto* packet = item->kind == Outgoing::Kind::kData ? static_cast<Packet*>(item) : nullptr;
+    if (packet != nullptr && packet->waiter != nullptr) {
+      queue_.Unlink(before, item);
+      packet->state.store(Packet::State::kIdle, std::memory_order_relaxed);
+      if (packet->wants_completion) ++counters_.transactions_cancelled;
+      effects.done.Push(*packet);
+    } else {
+      before = item;
+    }
+    item = next;
+  }
+  has_queued_.store(!queue_.empty(), std::memory_order_relaxed);
+}
+
+void Sender::AllowSynchronous() {
+  MutexLock lock(mutex_);
+  synchronous_aborted_ = false;
+}
+
+void Sender::CancelAll(Effects& effects) {
+  MutexLock lock(mutex_);
+  effects.outcome = Outcome::kRemoved;
+  // Whatever is in flight was sent before whatever is queued.
+  while (Packet* packet = transactions_.TakeOldest()) {
+    packet->state.store(Packet::State::kIdle, std::memory_order_relaxed);
+    ++counters_.transactions_cancelled;
+    effects.done.Push(*packet);
+  }
+  while (Outgoing* item = queue_.Pop()) {
+    if (item->kind == Outgoing::Kind::kCompletion) {
+      Retire(static_cast<IncomingPacket&>(*item), effects);
+      continue;
+    }
+    auto& packet = static_cast<Packet&>(*item);
+    packet.state.store(Packet::State::kIdle, std::memory_order_relaxed);
+    if (packet.wants_completion) ++counters_.transactions_cancelled;
+    effects.done.Push(packet);
+  }
+  has_queued_.store(false, std::memory_order_relaxed);
+}
+
+void Sender::ReserveTransactions(std::uint32_t packets) {
+  MutexLock lock(mutex_);
+  transactions_.Reserve(packets);
+}
+
+SenderCounters Sender::counters() const {
+  MutexLock lock(mutex_);
+  SenderCounters counters = counters_;
+  counters.queued = queue_.size();
+  return counters;
+}
+
+}  // namespace kmcl::channel

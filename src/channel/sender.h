@@ -1,0 +1,123 @@
+// The outgoing half of an open channel: packets and completions in one order, into the ring or, while
+// the ring has no room or must not be used, into a queue without an end.
+//
+// Anyone may call, from any thread. What has to happen outside of the lock (ring the bell, tell the
+// packets' owners) is handed back as Effects; the caller carries it out.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "channel/packet.h"
+#include "channel/transactions.h"
+#include "mutex.h"
+#include "result.h"
+#include "ring/outgoing_ring.h"
+#include "transport/link.h"
+
+namespace kmcl::channel {
+
+struct SenderCounters {
+  std::uint64_t packets = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t completions = 0;
+  std::uint64_t bells = 0;
+  std::uint64_t ring_full = 0;
+  std::uint64_t transactions_started = 0;
+  std::uint64_t transactions_completed = 0;
+  std::uint64_t transactions_cancelled = 0;
+  std::uint64_t unexpected_completions = 0;
+  std::uint64_t queued = 0;
+};
+
+class Sender {
+ public:
+  enum class Mode : std::uint8_t {
+    kDisabled,  // sends are refused
+    kHolding,   // no ring, or a ring that is about to go: packets queue, completions are dropped
+    kPaused,    // completions of packets that are still outstanding go out, packets queue
+    kRunning,   // everything goes out
+  };
+
+  // What the caller does after the lock was left, in this order.
+  struct Effects {
+    std::shared_ptr<transport::Doorbell> bell;  // ring it
+    OutgoingQueue done;                         // data packets to tell their owners about
+    Outcome outcome = Outcome::kSuccess;        // of all in `done`
+    IncomingPacket* retired = nullptr;          // received packets whose buffers are free again
+    bool poll = false;                          // the peer does not ring for space: look again soon
+    std::optional<Error> broken;                // the ring is corrupt; the channel is finished
+  };
+
+  // A ring to send into. `peer_rings_for_space`: the peer promised to honour pending_send_sz.
+  void Attach(ring::OutgoingRing ring, std::shared_ptr<transport::Doorbell> bell,
+              bool peer_rings_for_space) KMCL_EXCLUDES(mutex_);
+  void Detach() KMCL_EXCLUDES(mutex_);
+  void SetMode(Mode mode, Effects& effects) KMCL_EXCLUDES(mutex_);
+  void set_pipe(bool pipe) KMCL_EXCLUDES(mutex_);
+
+  // Accepts a packet, placing it in the ring now or later. On failure it stays the caller's.
+  //   kDisabled, kPacketInFlight; kDeviceRemoved for a synchronous packet while the channel closes.
+  [[nodiscard]] Result<void> Send(Packet& packet, std::span<const std::byte> data,
+                                  bool wants_completion, Effects& effects) KMCL_EXCLUDES(mutex_);
+  // As Send, but places it in the ring now or fails with kWouldBlock.
+  [[nodiscard]] Result<void> SendNow(Packet& packet, std::span<const std::byte> data,
+                                     bool wants_completion, Effects& effects)
+      KMCL_EXCLUDES(mutex_);
+  // Sends the completion of a received packet. True if the packet's buffer stays in use (queued).
+  bool Complete(IncomingPacket& packet, std::span<const std::byte> reply, Effects& effects)
+      KMCL_EXCLUDES(mutex_);
+
+  // A completion packet arrived: the packet that waited for it, or nullptr (counted as unexpected).
+  Packet* TakeCompleted(wire::TransactionId id) KMCL_EXCLUDES(mutex_);
+  // Gives up one packet. False if its completion is already on the way to its owner.
+  bool Cancel(Packet& packet) KMCL_EXCLUDES(mutex_);
+  // From now until AllowSynchronous, synchronous packets fail at once; those that wait are in `done`.
+  void AbortSynchronous(Effects& effects) KMCL_EXCLUDES(mutex_);
+  void AllowSynchronous() KMCL_EXCLUDES(mutex_);
+  // Takes every packet that was accepted, in send order; queued completions are retired.
+  void CancelAll(Effects& effects) KMCL_EXCLUDES(mutex_);
+
+  // Moves what waits into the ring. Cheap when nothing waits.
+  void Flush(Effects& effects) KMCL_EXCLUDES(mutex_);
+  bool has_queued() const { return has_queued_.load(std::memory_order_relaxed); }
+  bool must_poll() const { return has_queued() && must_poll_.load(std::memory_order_relaxed); }
+
+  void ReserveTransactions(std::uint32_t packets) KMCL_EXCLUDES(mutex_);
+  SenderCounters counters() const KMCL_EXCLUDES(mutex_);
+
+ private:
+  enum class Placed : std::uint8_t { kYes, kFull, kBroken };
+
+  bool MayPlace(Outgoing::Kind kind) const KMCL_REQUIRES(mutex_);
+  Placed Place(Outgoing& item, std::span<const std::byte> data, Effects& effects)
+      KMCL_REQUIRES(mutex_);
+  void FinishPlaced(Outgoing& item, Effects& effects) KMCL_REQUIRES(mutex_);
+  static void Retire(IncomingPacket& packet, Effects& effects);
+  void Queue(Outgoing& item, std::span<const std::byte> data) KMCL_REQUIRES(mutex_);
+  void FlushLocked(Effects& effects) KMCL_REQUIRES(mutex_);
+  void Publish(Effects& effects) KMCL_REQUIRES(mutex_);
+  bool WaitForSpace(std::uint32_t data_bytes, Effects& effects) KMCL_REQUIRES(mutex_);
+  [[nodiscard]] Result<void> Accept(Packet& packet, bool wants_completion) KMCL_REQUIRES(mutex_);
+
+  mutable Mutex mutex_;
+  Mode mode_ KMCL_GUARDED_BY(mutex_) = Mode::kDisabled;
+  bool pipe_ KMCL_GUARDED_BY(mutex_) = false;
+  bool broken_ KMCL_GUARDED_BY(mutex_) = false;
+  bool synchronous_aborted_ KMCL_GUARDED_BY(mutex_) = false;
+  bool space_bell_requested_ KMCL_GUARDED_BY(mutex_) = false;
+  std::optional<ring::OutgoingRing> ring_ KMCL_GUARDED_BY(mutex_);
+  std::shared_ptr<transport::Doorbell> bell_ KMCL_GUARDED_BY(mutex_);
+  OutgoingQueue queue_ KMCL_GUARDED_BY(mutex_);
+  Transactions transactions_ KMCL_GUARDED_BY(mutex_);
+  SenderCounters counters_ KMCL_GUARDED_BY(mutex_);
+
+  // Read without the lock by the dispatch thread, to know whether Flush is worth the lock.
+  std::atomic<bool> has_queued_{false};
+  std::atomic<bool> must_poll_{false};
+};
+
+}  // namespace kmcl::channel
