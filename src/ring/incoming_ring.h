@@ -65,7 +65,7 @@ class IncomingRing {
   // could use more.
   bool release_due() const { return unreleased_bytes() >= data_bytes_ / 8; }
   // Gives back the space of everything read. kRing: signal the peer, who waits for space.
-  Bell Release();
+  [[nodiscard]] Bell Release();
 
   // Asks the peer for no bell: we are awake.
   void Mask();
@@ -134,7 +134,7 @@ inline Result<std::optional<wire::PacketShape>> IncomingRing::FetchDescriptor() 
       return Fail(Error::kRingIndexOutOfRange);
   }
   // Writers publish whole packets, so fewer bytes than a descriptor are never on their way.
-  if (available_ < kDescriptorBytes) [[unlikely]]
+  if (available_ < wire::kPacketDescriptorBytes) [[unlikely]]
     return Fail(Error::kPacketLengthOutOfRange);
 
   // The second word of a descriptor may stand at the beginning of the area:
@@ -181,16 +181,16 @@ inline Result<std::optional<IncomingPacket>> IncomingRing::Read(std::span<std::b
   if (body_bytes > buffer.size()) [[unlikely]]
     return Fail(Error::kPacketTooLong);
 
-  const std::uint32_t body = read_ + kDescriptorBytes;  // may be S or more in a mirrored area
+  const std::uint32_t body =
+      read_ + wire::kPacketDescriptorBytes;  // may be S or more in a mirrored area
   if (body + body_bytes <= mapped_bytes_) [[likely]] {
     CopyBytes(buffer.data(), data_ + body, body_bytes);
   } else {
-    CopySplit(buffer.data(), Advance(read_, kDescriptorBytes, data_bytes_), body_bytes);
+    CopySplit(buffer.data(), Advance(read_, wire::kPacketDescriptorBytes, data_bytes_), body_bytes);
   }
   ForgetSharedSource();
-  const std::uint32_t packet_bytes = kDescriptorBytes + body_bytes + kTrailerBytes;
-  read_ = Advance(read_, packet_bytes, data_bytes_);
-  available_ -= packet_bytes;
+  read_ = Advance(read_, shape.ring_bytes(), data_bytes_);
+  available_ -= shape.ring_bytes();
   return IncomingPacket{
       .type = shape.type,
       .flags = shape.flags,
@@ -230,7 +230,7 @@ inline Bell IncomingRing::Release() {
   control_.read_index().store(read_, std::memory_order_seq_cst);
   if (!peer_promises_space_bells()) return Bell::kNone;  // R3
   const std::uint32_t wanted =                           // R4, R5; some writers ask for odd numbers
-      control_.pending_send_bytes().load(std::memory_order_seq_cst) & ~(kUnitBytes - 1);
+      control_.pending_send_bytes().load(std::memory_order_seq_cst) & ~(wire::kRingUnitBytes - 1);
   if (wanted == 0) return Bell::kNone;
   const std::uint32_t write = control_.write_index().load(std::memory_order_seq_cst);  // R6, R7
   if (!IsIndex(write, data_bytes_)) return Bell::kNone;  // the next Read reports it

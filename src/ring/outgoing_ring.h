@@ -69,7 +69,7 @@ class OutgoingRing {
 
   // Shows the peer everything written since the last call, with one store, and decides once.
   // kRing: signal the peer. Nothing new: kNone.
-  Bell Publish();
+  [[nodiscard]] Bell Publish();
 
   // Asks the peer for a bell once there is room: for the packet, and at least a quarter of the
   // ring, so that the two sides do not hand each other single packets. Only for a peer that
@@ -115,11 +115,9 @@ class OutgoingRing {
 
 inline bool OutgoingRing::AcceptReadIndex(std::uint32_t read) {
   if (!IsIndex(read, data_bytes_)) return false;
-  //  S - 8 - used. A reader only moves forwards, and not past what it was shown:
-  //    0      published     write      last read          S
-  //    |.......|#############|..........|#################|   read may stand in the last #, or at
-  //                                                           published; never in the middle or in
-  //                                                           .
+  // A reader only moves forwards, and not past what it was shown:
+  //    0     published    write       last read   S
+  //    |#####|~~~~~~~~~~~~|...........|###########|   read may stand in # or at published
   const std::uint32_t free = FreeBytes(write_, read, data_bytes_);
   const std::uint32_t unpublished = Distance(published_, write_, data_bytes_);
   if (free < free_bytes_ || free > data_bytes_ - kUnusedBytes - unpublished) return false;
@@ -150,11 +148,13 @@ inline Result<WriteOutcome> OutgoingRing::Write(const PacketParts& parts) {
 
   // W2. Two words and not four fields: the peer may look at any time, and two stores are cheaper.
   const std::uint32_t start = write_;
-  const std::uint32_t length = packet_bytes - kTrailerBytes;
+  const std::uint32_t length = packet_bytes - wire::kPacketTrailerBytes;
   const std::uint64_t descriptor =
       static_cast<std::uint64_t>(parts.type) |
-      static_cast<std::uint64_t>((kDescriptorBytes + parts.header.size()) / kUnitBytes) << 16 |
-      static_cast<std::uint64_t>(length / kUnitBytes) << 32 |
+      static_cast<std::uint64_t>((wire::kPacketDescriptorBytes + parts.header.size()) /
+                                 wire::kRingUnitBytes)
+          << 16 |
+      static_cast<std::uint64_t>(length / wire::kRingUnitBytes) << 32 |
       static_cast<std::uint64_t>(parts.flags) << 48;
   if (start + packet_bytes <= mapped_bytes_) [[likely]] {
     //  0       start                          S (or 2 * S, mapped twice)
@@ -162,12 +162,12 @@ inline Result<WriteOutcome> OutgoingRing::Write(const PacketParts& parts) {
     std::byte* const packet = data_ + start;
     StoreWord(packet, descriptor);
     StoreWord(packet + 8, parts.transaction_id);
-    std::byte* to = packet + kDescriptorBytes;
+    std::byte* to = packet + wire::kPacketDescriptorBytes;
     CopyUnits(to, parts.header.data(), parts.header.size());
     to += parts.header.size();
     CopyUnits(to, parts.prefix.data(), parts.prefix.size());
     to += parts.prefix.size();
-    if (!IsUnitMultiple(parts.payload.size())) StoreWord(packet + length - kUnitBytes, 0);
+    if (!IsUnitMultiple(parts.payload.size())) StoreWord(packet + length - wire::kRingUnitBytes, 0);
     CopyBytes(to, parts.payload.data(), parts.payload.size());
     StoreWord(packet + length, static_cast<std::uint64_t>(start) << 32);
   } else {

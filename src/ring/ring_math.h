@@ -9,25 +9,22 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "wire/ring_layout.h"
+
 namespace kmcl::ring {
 
-inline constexpr std::uint32_t kUnitBytes = 8;         // everything in a ring is a multiple of it
-inline constexpr std::uint32_t kDescriptorBytes = 16;  // where a packet begins
-inline constexpr std::uint32_t kTrailerBytes = 8;      // where it ends; length8 does not count it
-inline constexpr std::uint32_t kUnusedBytes = 8;       // never filled, so that full is not empty
+inline constexpr std::uint32_t kUnusedBytes = 8;  // never filled, so that full is not empty
 inline constexpr std::uint32_t kMaximumDataBytes = 0x7FFFF000;  // ours: a mirrored S fits 32 bits
-inline constexpr std::uint32_t kMaximumLengthBytes =
-    0xFFFF * kUnitBytes;  // length8 is 16 bits wide
 
-constexpr bool IsUnitMultiple(std::size_t bytes) { return bytes % kUnitBytes == 0; }
+constexpr bool IsUnitMultiple(std::size_t bytes) { return bytes % wire::kRingUnitBytes == 0; }
 
 constexpr std::size_t RoundUpToUnit(std::size_t bytes) {
-  return (bytes + (kUnitBytes - 1)) & ~std::size_t{kUnitBytes - 1};
+  return (bytes + (wire::kRingUnitBytes - 1)) & ~std::size_t{wire::kRingUnitBytes - 1};
 }
 
 // Whether a correct peer may have written `index`.
 constexpr bool IsIndex(std::uint32_t index, std::uint32_t data_bytes) {
-  return index < data_bytes && index % kUnitBytes == 0;
+  return index < data_bytes && index % wire::kRingUnitBytes == 0;
 }
 
 // Bytes from `from` up to `to`, walking forwards. With (read, write): the bytes in the ring.
@@ -64,15 +61,16 @@ constexpr std::uint32_t Advance(std::uint32_t index, std::uint32_t bytes,
 
 // Ring bytes of a packet: descriptor, type-specific header, padded payload and trailer.
 constexpr std::size_t PacketBytes(std::size_t header_bytes, std::size_t payload_bytes) {
-  return kDescriptorBytes + header_bytes + RoundUpToUnit(payload_bytes) + kTrailerBytes;
+  return wire::kPacketDescriptorBytes + header_bytes + RoundUpToUnit(payload_bytes) +
+         wire::kPacketTrailerBytes;
 }
 
 // The longest packet that we write: one unit less than the wire allows, because some readers refuse
 // a ring that is filled to the last usable byte (VMBus reference 1.3), and never more than length8
 // says.
 constexpr std::uint32_t MaximumPacketBytes(std::uint32_t data_bytes) {
-  const std::uint32_t fits = data_bytes - kUnusedBytes - kUnitBytes;
-  const std::uint32_t expressible = kMaximumLengthBytes + kTrailerBytes;
+  const std::uint32_t fits = data_bytes - kUnusedBytes - wire::kRingUnitBytes;
+  const std::uint32_t expressible = wire::kMaximumPacketBytes + wire::kPacketTrailerBytes;
   return fits < expressible ? fits : expressible;
 }
 

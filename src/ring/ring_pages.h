@@ -21,6 +21,6 @@ struct RingPages {
 [[nodiscard]] Result<void> CheckGeometry(const RingPages& pages);
 
 // Whether the other side has to be signalled.
-enum class [[nodiscard]] Bell : bool{kNone, kRing};
+enum class Bell : bool { kNone, kRing };
 
 }  // namespace kmcl::ring
