@@ -1,0 +1,42 @@
+// Datagrams that carry descriptors over a Unix socket, and how to be safe from those of a stranger.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "result.h"
+#include "transport/descriptor.h"
+
+namespace kmcl::transport {
+
+inline constexpr std::size_t kMaximumPassedDescriptors = 16;
+
+struct ReceivedDatagram {
+  enum class Status { kDatagram, kNothing, kEnd };
+  Status status = Status::kNothing;
+  std::size_t bytes = 0;
+  bool truncated = false;  // longer than the buffer, or with more descriptors than were wanted
+  std::vector<Descriptor> descriptors;
+};
+
+// Takes one datagram, without waiting, and at most `maximum_descriptors` (up to 16) descriptors
+// with it; the kernel drops the others. With 0, none ever enters our process. An empty datagram
+// reads as the end: nobody sends one in earnest.
+ReceivedDatagram ReceiveDatagram(int socket, std::span<std::byte> buffer,
+                                 std::size_t maximum_descriptors);
+
+// Sends one datagram, without waiting and without SIGPIPE. The descriptors stay the caller's.
+// kWouldBlock: the socket is full. kPeerGone. kSystemCall: logged.
+[[nodiscard]] Result<void> SendDatagram(int socket, std::span<const std::byte> datagram,
+                                        std::span<const Descriptor> descriptors = {});
+
+// Lets the kernel refuse descriptors that the peer wants to send from now on (Linux 6.16). Dropping
+// one can take as long as its last owner wishes, a TCP socket that lingers for instance.
+void RefuseDescriptors(int socket);
+
+// Closes a descriptor of unknown kind on a thread of its own: close() of a file in a FUSE file
+// system waits for whoever serves it.
+void CloseForeign(Descriptor descriptor);
+
+}  // namespace kmcl::transport

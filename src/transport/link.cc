@@ -1,0 +1,39 @@
+// The two ways in: which transport an address means.
+#include "transport/link.h"
+
+#include "transport/address.h"
+#include "transport/bells.h"
+#include "transport/local_link.h"
+#include "transport/shm_link.h"
+#include "transport/shm_listener.h"
+
+namespace kmcl::transport {
+
+Result<std::unique_ptr<Listener>> Listen(const std::string& address) {
+  const Result<Address> parsed = ParseAddress(address);
+  if (!parsed) return std::unexpected(parsed.error());
+  switch (parsed->kind) {
+    case Address::Kind::kLocal:
+      return ListenLocal(parsed->name);
+    case Address::Kind::kUnix:
+      return ListenShm(parsed->name);
+  }
+  return std::unexpected(Error::kAddressMalformed);
+}
+
+Result<std::unique_ptr<ClientLink>> Dial(const std::string& address, const DialOptions& options) {
+  const Result<Address> parsed = ParseAddress(address);
+  if (!parsed) return std::unexpected(parsed.error());
+  if (options.bell_count < 1 || options.bell_count > kMaximumBellCount) {
+    return std::unexpected(Error::kFieldOutOfRange);
+  }
+  switch (parsed->kind) {
+    case Address::Kind::kLocal:
+      return DialLocal(parsed->name, options);
+    case Address::Kind::kUnix:
+      return DialShm(parsed->name, options);
+  }
+  return std::unexpected(Error::kAddressMalformed);
+}
+
+}  // namespace kmcl::transport

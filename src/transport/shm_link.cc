@@ -1,0 +1,184 @@
+#include "transport/shm_link.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "log.h"
+#include "transport/address.h"
+#include "transport/descriptor_passing.h"
+#include "transport/handshake.h"
+
+namespace kmcl::transport {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::seconds kDialLimit{5};
+
+template <typename Datagram>
+std::span<const std::byte> BytesOf(const Datagram& datagram) {
+  return std::as_bytes(std::span(&datagram, 1));
+}
+
+Result<Descriptor> Connect(const std::string& path) {
+  const Result<sockaddr_un> address = UnixAddress(path);
+  if (!address) return std::unexpected(address.error());
+  Descriptor socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  if (!socket) {
+    return std::unexpected(errno == EMFILE || errno == ENFILE ? Error::kOutOfDescriptors
+                                                              : Error::kSystemCall);
+  }
+  // connect() waits while the server's backlog is full; this is the limit of that wait.
+  const timeval limit{kDialLimit.count(), 0};
+  (void)setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+  while (connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) !=
+         0) {
+    switch (errno) {
+      case EINTR:
+        continue;
+      case EACCES:
+      case EPERM:
+        return std::unexpected(Error::kPermissionDenied);
+      default:
+        Log(LogLevel::kInfo, "transport: connecting to %s: %s", path.c_str(), std::strerror(errno));
+        return std::unexpected(Error::kAddressUnreachable);
+    }
+  }
+  return socket;
+}
+
+// The welcome and the bell sockets that came with it.
+Result<std::vector<Descriptor>> AwaitWelcome(int socket, std::uint32_t bell_count,
+                                             const std::string& path) {
+  const Clock::time_point deadline = Clock::now() + kDialLimit;
+  std::byte buffer[sizeof(Welcome)];
+  ReceivedDatagram received;
+  while (true) {
+    received = ReceiveDatagram(socket, buffer, bell_count);
+    if (received.status != ReceivedDatagram::Status::kNothing) break;
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    pollfd wait{socket, POLLIN, 0};
+    if (left <= 0 || poll(&wait, 1, static_cast<int>(left)) == 0) {
+      Log(LogLevel::kWarning, "transport: the server at %s does not answer", path.c_str());
+      return std::unexpected(Error::kAddressUnreachable);
+    }
+  }
+  if (received.status == ReceivedDatagram::Status::kEnd) return std::unexpected(Error::kPeerGone);
+
+  Result<Welcome> welcome = std::unexpected(Error::kHandshakeMalformed);
+  if (!received.truncated) {
+    welcome = ReadWelcome(std::span(buffer).first(received.bytes), bell_count,
+                          received.descriptors.size());
+  }
+  const bool accepted = welcome && welcome->status == WelcomeStatus::kAccepted;
+  if (accepted && Bells::AreSockets(received.descriptors)) return std::move(received.descriptors);
+
+  for (Descriptor& descriptor : received.descriptors) CloseForeign(std::move(descriptor));
+  if (welcome && !accepted) {
+    Log(LogLevel::kWarning, "transport: the server at %s refused the connection: %s", path.c_str(),
+        welcome->reason.data());
+    return std::unexpected(Error::kHandshakeRefused);
+  }
+  Log(LogLevel::kWarning, "transport: %s is not a kmcl server, or one of another version",
+      path.c_str());
+  return std::unexpected(Error::kHandshakeMalformed);
+}
+
+}  // namespace
+
+Result<void> ShmServerLink::Send(std::span<const std::byte> message) {
+  if (!ready() && !socket_.broken()) return std::unexpected(Error::kNotConnected);
+  return socket_.Send(message);
+}
+
+ReceivedMessage ShmServerLink::Receive(std::span<std::byte> buffer) {
+  if (ready()) return socket_.Receive(buffer);
+  if (!socket_.broken()) TakeHello();
+  return {socket_.broken() ? ReceiveStatus::kGone : ReceiveStatus::kNothing, 0};
+}
+
+void ShmServerLink::TakeHello() {
+  std::byte buffer[sizeof(Hello)];
+  ReceivedDatagram received = ReceiveDatagram(socket_.fd(), buffer, 1);
+  if (received.status == ReceivedDatagram::Status::kNothing) return;
+  if (received.status == ReceivedDatagram::Status::kEnd) return socket_.Break(nullptr);
+
+  std::expected<Hello, WelcomeStatus> hello = std::unexpected(WelcomeStatus::kHelloMalformed);
+  if (!received.truncated) {
+    hello = ReadHello(std::span(buffer).first(received.bytes), received.descriptors.size());
+  }
+  if (!hello) {
+    for (Descriptor& descriptor : received.descriptors) CloseForeign(std::move(descriptor));
+    return RefuseWith(hello.error(), DefaultReason(hello.error()));
+  }
+
+  const std::uint32_t bell_count = hello->bell_count;
+  Result<PartitionMemory> memory =
+      PartitionMemory::Adopt(std::move(received.descriptors.front()), bell_count);
+  if (!memory) {
+    const WelcomeStatus status = StatusOf(memory.error());
+    return RefuseWith(status, DefaultReason(status));
+  }
+  Result<Mapping> pages = MapBellPages(*memory, bell_count);
+  Result<Bells::Sockets> sockets = Bells::MakeSockets(bell_count);
+  if (!pages || !sockets) {
+    const WelcomeStatus status = pages ? WelcomeStatus::kServerExhausted : StatusOf(pages.error());
+    return RefuseWith(status, DefaultReason(status));
+  }
+
+  RefuseDescriptors(socket_.fd());
+  Welcome welcome;
+  welcome.bell_count = bell_count;
+  if (!SendDatagram(socket_.fd(), BytesOf(welcome), sockets->client)) {
+    return socket_.Break("the welcome could not be sent");
+  }
+  memory_ = *std::move(memory);
+  bells_ = Bells(Side::kServer, *std::move(pages), std::move(sockets->server));
+}
+
+void ShmServerLink::RefuseWith(WelcomeStatus status, const char* reason) {
+  if (!ready() && !socket_.broken()) {
+    // Should the answer not fit, the end of the connection says enough.
+    (void)SendDatagram(socket_.fd(), BytesOf(MakeRefusal(status, reason)));
+  }
+  socket_.Break(reason);
+}
+
+void ShmServerLink::Refuse(const char* reason) { RefuseWith(WelcomeStatus::kRefused, reason); }
+
+void RefuseConnection(Descriptor socket, const char* reason) {
+  (void)SendDatagram(socket.get(), BytesOf(MakeRefusal(WelcomeStatus::kServerExhausted, reason)));
+}
+
+Result<std::unique_ptr<ClientLink>> DialShm(const std::string& path, const DialOptions& options) {
+  const std::uint32_t bell_count = options.bell_count;
+  Result<Descriptor> socket = Connect(path);
+  if (!socket) return std::unexpected(socket.error());
+  Result<PartitionMemory> memory =
+      PartitionMemory::Create(bell_count, options.maximum_memory_bytes);
+  if (!memory) return std::unexpected(memory.error());
+  Result<Mapping> pages = MapBellPages(*memory, bell_count);
+  if (!pages) return std::unexpected(pages.error());
+  Result<Descriptor> passed = memory->Duplicate();
+  if (!passed) return std::unexpected(passed.error());
+
+  Hello hello;
+  hello.bell_count = bell_count;
+  // A server that refused us at once may have hung up already; its reason still waits to be read.
+  (void)SendDatagram(socket->get(), BytesOf(hello), std::span(&*passed, 1));
+  Result<std::vector<Descriptor>> bells = AwaitWelcome(socket->get(), bell_count, path);
+  if (!bells) return std::unexpected(bells.error());
+
+  RefuseDescriptors(socket->get());
+  return std::make_unique<ReadyClientLink>(
+      MessageSocket(*std::move(socket)), *std::move(memory),
+      Bells(Side::kClient, *std::move(pages), *std::move(bells)));
+}
+
+}  // namespace kmcl::transport

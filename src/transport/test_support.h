@@ -1,0 +1,154 @@
+// What the tests of this room share: a connected pair of links, waiting for descriptors, and a look at
+// what the process holds.
+#pragma once
+
+#include <dirent.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "transport/link.h"
+
+namespace kmcl::transport {
+
+// A limit for what should take no time, so that a broken test ends.
+inline constexpr int kPatienceMs = 20000;
+
+inline bool WaitFor(int fd, short events = POLLIN, int timeout_ms = kPatienceMs) {
+  pollfd wait{fd, events, 0};
+  return poll(&wait, 1, timeout_ms) == 1;
+}
+
+// For conditions that only /proc shows: there is no event to wait for.
+template <typename Condition>
+bool Eventually(Condition condition) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kPatienceMs);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    poll(nullptr, 0, 1);
+  }
+  return true;
+}
+
+inline std::size_t OpenDescriptorCount() {
+  std::size_t count = 0;
+  DIR* directory = opendir("/proc/self/fd");
+  while (readdir(directory) != nullptr) ++count;
+  closedir(directory);
+  return count;
+}
+
+// Mappings of donated memory in this process.
+inline std::size_t PartitionMappingCount() {
+  std::ifstream maps("/proc/self/maps");
+  std::size_t count = 0;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find("kmcl-partition") != std::string::npos) ++count;
+  }
+  return count;
+}
+
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() {
+    char name[] = "/tmp/kmcl-test-XXXXXX";
+    path_ = mkdtemp(name);
+  }
+  ~TemporaryDirectory() { std::filesystem::remove_all(path_); }
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  std::string Path(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  std::string path_;
+};
+
+inline std::vector<std::byte> Bytes(const std::string& text) {
+  std::vector<std::byte> bytes(text.size());
+  std::memcpy(bytes.data(), text.data(), text.size());
+  return bytes;
+}
+
+inline std::string Text(const std::array<std::byte, kMaximumMessageBytes>& buffer, std::size_t size) {
+  return {reinterpret_cast<const char*>(buffer.data()), size};
+}
+
+// The next message as text; nothing when the link is gone.
+inline std::optional<std::string> Next(Link& link) {
+  std::array<std::byte, kMaximumMessageBytes> buffer;
+  while (true) {
+    const ReceivedMessage received = link.Receive(buffer);
+    if (received.status == ReceiveStatus::kMessage) return Text(buffer, received.bytes);
+    if (received.status == ReceiveStatus::kGone) return std::nullopt;
+    if (!WaitFor(link.message_fd())) {
+      ADD_FAILURE() << "no message came";
+      return std::nullopt;
+    }
+  }
+}
+
+// Whether the link ends without another message.
+inline bool IsGone(Link& link) { return !Next(link).has_value(); }
+
+inline std::unique_ptr<Link> AcceptNext(Listener& listener) {
+  while (true) {
+    Result<std::unique_ptr<Link>> link = listener.Accept();
+    if (!link) {
+      ADD_FAILURE() << ErrorName(link.error());
+      return nullptr;
+    }
+    if (*link != nullptr) return *std::move(link);
+    if (!WaitFor(listener.fd())) {
+      ADD_FAILURE() << "nobody connected";
+      return nullptr;
+    }
+  }
+}
+
+// Lets the server's end do its handshake. False when the hello was refused.
+inline bool ShakeHands(Link& server) {
+  std::array<std::byte, kMaximumMessageBytes> buffer;
+  while (!server.ready()) {
+    if (server.Receive(buffer).status == ReceiveStatus::kGone) return false;
+    if (!server.ready() && !WaitFor(server.message_fd())) return false;
+  }
+  return true;
+}
+
+struct Connection {
+  std::unique_ptr<ClientLink> client;
+  std::unique_ptr<Link> server;
+};
+
+inline Connection Connect(Listener& listener, const DialOptions& options = {}) {
+  Connection connection;
+  std::thread dialler([&] {
+    Result<std::unique_ptr<ClientLink>> client = Dial(listener.address(), options);
+    if (client) connection.client = *std::move(client);
+  });
+  connection.server = AcceptNext(listener);
+  EXPECT_TRUE(connection.server != nullptr && ShakeHands(*connection.server));
+  dialler.join();
+  EXPECT_NE(connection.client, nullptr);
+  return connection;
+}
+
+inline std::vector<wire::PageNumber> PagesOf(PageRun run) {
+  std::vector<wire::PageNumber> pages;
+  for (std::uint32_t index = 0; index < run.count; ++index) {
+    pages.push_back(wire::PageNumber{std::to_underlying(run.first) + index});
+  }
+  return pages;
+}
+
+}  // namespace kmcl::transport
