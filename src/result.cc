@@ -66,6 +66,12 @@ const char* ErrorName(Error error) {
       return "VersionRefused";
     case Error::kLimitExceeded:
       return "LimitExceeded";
+    case Error::kPaused:
+      return "Paused";
+    case Error::kNotPaused:
+      return "NotPaused";
+    case Error::kAnswerUnexpected:
+      return "AnswerUnexpected";
     case Error::kAddressMalformed:
       return "AddressMalformed";
     case Error::kAddressInUse:

@@ -51,6 +51,9 @@ enum class Error : unsigned char {
   kRequestPending,           // the same request is already on its way
   kVersionRefused,           // the peer supports none of our versions
   kLimitExceeded,            // the peer asked for more than the configuration grants
+  kPaused,                   // the client asked for silence, and spoke before it resumed
+  kNotPaused,                // RESUME without a pause
+  kAnswerUnexpected,         // an answer to a request that nobody made
 
   // transport: the other side, or the system, does not let us.
   kAddressMalformed,         // neither local:NAME nor unix:PATH

@@ -57,7 +57,8 @@ class Client {
   // second time.
   ClientActions OnPeerGone();
 
-  // ---- From the endpoint. An error changes nothing. Besides those named below:
+  // ---- From the endpoint. What a rescinded channel is owed may be done at any time, connected or
+  // not. An error changes nothing. Besides those named below:
   //   kNotConnected    not connected (any more)
   //   kChannelUnknown  no such channel
   //   kChannelState    the channel's state has no place for the request
@@ -71,7 +72,7 @@ class Client {
 
   // Ends the connection and makes it anew, in the version that was agreed on. Once the server has
   // let go of everything: failures for all who wait, OfferRescinded and ChannelForgotten for every
-  // channel, then Connected; or ConnectRefused. From Connected and while unloading.
+  // channel, then Connected or ConnectRefused. Also while unloading; then there is no Unloaded.
   [[nodiscard]] Result<ClientActions> OnReconnect();
 
   // Leaves the bus. Once the server has let go of everything: failures for all who wait,

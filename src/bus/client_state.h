@@ -90,6 +90,8 @@ struct Unloading {
 };
 // The server broke a rule that ends the connection; OnPeerGone is to come.
 struct Broken {
+  bool was_negotiating = false;  // ConnectRefused is owed
+  bool was_unloading = false;    // Unloaded is owed
   friend bool operator==(const Broken&, const Broken&) = default;
 };
 // The server is gone for good.

@@ -19,6 +19,8 @@ struct Report {
 // A message was dropped, or answered with the protocol's refusal. The connection goes on.
 struct Refused {
   Report report;
+  // A correct peer may have sent it: it crossed a message of ours. Not counted towards Broken.
+  bool is_crossing = false;
   friend bool operator==(const Refused&, const Refused&) = default;
 };
 
@@ -29,8 +31,7 @@ struct Broken {
   friend bool operator==(const Broken&, const Broken&) = default;
 };
 
-// One connection may have this many messages refused before it is Broken. A correct peer comes
-// nowhere near: it is refused only when a message crosses a revoke.
+// One connection may have this many messages refused, crossings apart, before it is Broken.
 inline constexpr std::uint32_t kMaximumRefusals = 10'000;
 
 }  // namespace kmcl::bus
