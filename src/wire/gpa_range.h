@@ -162,8 +162,8 @@ class GpaRangeList {
 
 // The messages that describe a GPADL: the header, and as many bodies as the list needs, in order.
 struct GpadlMessages {
-  GpadlHeader header;
-  std::vector<GpadlBody> bodies;
+  GpadlHeader header{};
+  std::vector<GpadlBody> bodies{};
 };
 
 //   kGpaRangeMalformed  the list is empty

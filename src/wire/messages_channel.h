@@ -45,8 +45,8 @@ struct OfferChannel {
   static constexpr Version kSince = Version::kV1;
   static constexpr std::size_t kBytes = 196;
 
-  Guid interface_id;  // the class
-  Guid instance_id;   // the device
+  Guid interface_id{};  // the class
+  Guid instance_id{};   // the device
   std::array<std::byte, 16> reserved{};
   std::uint16_t flags = 0;
   std::uint16_t mmio_megabytes = 0;

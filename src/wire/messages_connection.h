@@ -39,7 +39,7 @@ struct InitiateContact {
   std::uint64_t target_info = 0;
   std::uint64_t parent_to_child_monitor_page = 0;  // address, or 0
   std::uint64_t child_to_parent_monitor_page = 0;  // address, or 0
-  Guid client_id;                                  // zero unless features() has kClientId
+  Guid client_id{};                                // zero unless features() has kClientId
 
   // Below 5.0.
   constexpr std::uint64_t interrupt_page() const {
@@ -92,7 +92,7 @@ struct VersionResponse {
   std::uint32_t connection_id_or_version = 0;
   // Granted; empty when the message has not got the field. Its version decides whether the field
   // means anything, and only who asked for that knows it: look at it from 6.0 on.
-  FeatureFlags features;
+  FeatureFlags features{};
   std::uint32_t padding2 = 0;
   std::uint64_t parent_to_child_monitor_page = 0;
   std::uint64_t child_to_parent_monitor_page = 0;
@@ -132,9 +132,9 @@ struct TlConnectRequest {
   static constexpr std::size_t kBytes = 40;
   static constexpr std::size_t kLongBytes = 56;  // with silo_id, from 5.2; told apart by size
 
-  Guid endpoint_id;  // becomes the offer's instance
-  Guid service_id;   // becomes the offer's interface
-  Guid silo_id;      // zero unless sent
+  Guid endpoint_id{};  // becomes the offer's instance
+  Guid service_id{};   // becomes the offer's interface
+  Guid silo_id{};      // zero unless sent
 
   friend bool operator==(const TlConnectRequest&, const TlConnectRequest&) = default;
 };
@@ -148,8 +148,8 @@ struct TlConnectResult {
   static constexpr Version kSince = Version::kWin10Rs3;
   static constexpr std::size_t kBytes = 44;
 
-  Guid endpoint_id;
-  Guid service_id;
+  Guid endpoint_id{};
+  Guid service_id{};
   std::uint32_t status = kStatusSuccess;
 
   friend bool operator==(const TlConnectResult&, const TlConnectResult&) = default;

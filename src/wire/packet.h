@@ -80,7 +80,7 @@ constexpr bool IsKnownPacketType(std::uint16_t type) {
 // 4. A view into `header`; kGpaRangeMalformed for a bad list.
 struct EstablishGpadl {
   GpadlId gpadl_id{};
-  PackedGpaRanges ranges;
+  PackedGpaRanges ranges{};
 };
 [[nodiscard]] Result<EstablishGpadl> ParseEstablishGpadl(std::span<const std::byte> header);
 

@@ -38,7 +38,7 @@ static_assert(offsetof(PipeHeader, len) == 4);
 // A pipe packet of any kind. The data is a view of the payload it was read from.
 struct PipePacket {
   PipePacketType type{};
-  std::span<const std::byte> data;  // of kPartial: what is left to read
+  std::span<const std::byte> data{};  // of kPartial: what is left to read
 };
 
 // Reads a packet's payload (a private copy).
@@ -83,7 +83,7 @@ struct HvsockParameters {
   bool is_for_client_accept = false;  // true: the server connects to a listener of the client
   bool is_for_container = false;
   std::uint32_t version = 0;  // 0 before 5.2, 1 from 5.2 on
-  Guid silo_id;
+  Guid silo_id{};
 
   friend bool operator==(const HvsockParameters&, const HvsockParameters&) = default;
 };

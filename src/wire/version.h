@@ -119,8 +119,8 @@ inline constexpr FeatureFlags kKnownFeatures{0xFFu};
 // What both ends of a connection have settled on, which decides how messages are read and written.
 // Without a version only the messages that lead to one are legal.
 struct Agreed {
-  std::optional<Version> version;
-  FeatureFlags features;
+  std::optional<Version> version{};
+  FeatureFlags features{};
 
   friend bool operator==(const Agreed&, const Agreed&) = default;
 };
