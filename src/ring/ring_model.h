@@ -139,7 +139,6 @@ class ModelReader : public ModelEnd {
   void Mask() { Set(0x08, 1); }
   // True: still empty.
   bool Unmask() {
-    if (Get(0x00) != position_) return false;
     Set(0x08, 0);
     return Get(0x00) == position_;
   }
