@@ -21,9 +21,8 @@ TEST(AddressTest, BothSchemesAreRead) {
 
 TEST(AddressTest, EverythingElseIsMalformed) {
   using std::string_view_literals::operator""sv;
-  for (const std::string_view address :
-       {""sv, ":"sv, "unix"sv, "unix:"sv, "local:"sv, "tcp:host"sv, "UNIX:/x"sv, " unix:/x"sv,
-        "unix:/a\0b"sv, "/run/bus"sv}) {
+  for (const std::string_view address : {""sv, ":"sv, "unix"sv, "unix:"sv, "local:"sv, "tcp:host"sv,
+                                         "UNIX:/x"sv, " unix:/x"sv, "unix:/a\0b"sv, "/run/bus"sv}) {
     const Result<Address> parsed = ParseAddress(address);
     ASSERT_FALSE(parsed.has_value()) << address;
     EXPECT_EQ(parsed.error(), Error::kAddressMalformed) << address;

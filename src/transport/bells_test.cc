@@ -156,7 +156,8 @@ TEST(BellsTest, NoBellIsLostUnderStress) {
       for (std::uint32_t round = 1; round <= kRounds; ++round) {
         published[ringer].store(round, std::memory_order_relaxed);
         doorbell->Ring();
-        // Every so often let the collector fall asleep: the end of a burst is where a bell gets lost.
+        // Every so often let the collector fall asleep: the end of a burst is where a bell gets
+        // lost.
         if (round % 64 == 0) {
           while (seen[ringer].load(std::memory_order_acquire) != round) std::this_thread::yield();
         }

@@ -112,6 +112,8 @@ Result<void> SendDatagram(int socket, std::span<const std::byte> datagram,
       case ECONNRESET:
       case ENOTCONN:
         return std::unexpected(Error::kPeerGone);
+      case EPERM:  // the peer takes no descriptors (see RefuseDescriptors)
+        return std::unexpected(Error::kPermissionDenied);
       default:
         Log(LogLevel::kError, "transport: sendmsg: %s", std::strerror(errno));
         return std::unexpected(Error::kSystemCall);

@@ -27,7 +27,8 @@ ReceivedDatagram ReceiveDatagram(int socket, std::span<std::byte> buffer,
                                  std::size_t maximum_descriptors);
 
 // Sends one datagram, without waiting and without SIGPIPE. The descriptors stay the caller's.
-// kWouldBlock: the socket is full. kPeerGone. kSystemCall: logged.
+// kWouldBlock: the socket is full. kPeerGone. kPermissionDenied: the peer takes no
+// descriptors any more. kSystemCall: logged.
 [[nodiscard]] Result<void> SendDatagram(int socket, std::span<const std::byte> datagram,
                                         std::span<const Descriptor> descriptors = {});
 

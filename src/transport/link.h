@@ -1,12 +1,13 @@
-// A link: what crosses the boundary between the two ends of one connection, and nothing about what it
-// means. Control messages in order, the client's pages, and a bell for each channel and direction.
+// A link: what crosses the boundary between the two ends of one connection, and nothing about what
+// it means. Control messages in order, the client's pages, and a bell for each channel and
+// direction.
 //
 // Two ends: the client donates the memory and dials; the server listens and maps. Everything that
-// arrives here comes from a peer that may be hostile: links check descriptors, page numbers and sizes,
-// and hand on message bytes unread.
+// arrives here comes from a peer that may be hostile: links check descriptors, page numbers and
+// sizes, and hand on message bytes unread.
 //
-// Threads: Send, Receive, Flush, Map and the destructor belong to the endpoint's bus thread. Doorbells
-// may be rung by anyone. A BellInbox belongs to one dispatch thread.
+// Threads: Send, Receive, Flush, Map and the destructor belong to the endpoint's bus thread.
+// Doorbells may be rung by anyone. A BellInbox belongs to one dispatch thread.
 #pragma once
 
 #include <sys/types.h>
@@ -52,9 +53,9 @@ class Mapping {
 struct RingMapping {
   Mapping mapping;
   struct View {
-    std::byte* control = nullptr;   // 4096 bytes
-    std::byte* data = nullptr;      // mapped twice in a row
-    std::uint32_t data_bytes = 0;   // once
+    std::byte* control = nullptr;  // 4096 bytes
+    std::byte* data = nullptr;     // mapped twice in a row
+    std::uint32_t data_bytes = 0;  // once
   };
   View client_to_server;
   View server_to_client;
@@ -76,7 +77,8 @@ class BellInbox {
  public:
   virtual ~BellInbox() = default;
   virtual int fd() const = 0;
-  // Takes all bells that wait. A bell rung during the call is seen now or makes fd() readable again.
+  // Takes all bells that wait. A bell rung during the call is seen now or makes fd() readable
+  // again.
   virtual ChannelSet Collect() = 0;
   // As Collect, but without a system call, for a thread that polls. It leaves fd() as it is.
   virtual ChannelSet Peek() = 0;
@@ -125,8 +127,8 @@ class Link {
   virtual bool ready() const = 0;
   // Server: says no, with a reason that a person can read (its first 200 characters are kept), and
   // ends the link: Receive answers kGone from now on. Dial fails with kHandshakeRefused if the link
-  // was not ready() yet; a client that was already connected just sees the end. Local links are ready
-  // at once.
+  // was not ready() yet; a client that was already connected just sees the end. Local links are
+  // ready at once.
   virtual void Refuse(const char* reason) = 0;
 
   // Maps pages of the client's memory, checked against its size. Works at both ends.
@@ -136,9 +138,9 @@ class Link {
   [[nodiscard]] virtual Result<RingMapping> MapRings(std::span<const wire::PageNumber> pages,
                                                      std::uint32_t downstream_page) = 0;
 
-  // Bells. A link has bell_count() pairs of inboxes; the peer rings our inbox i with its doorbell i.
-  // The server's channels use inbox (channel id % bell_count()); the client's channels use the inbox
-  // whose number it names as target_vp when it opens.
+  // Bells. A link has bell_count() pairs of inboxes; the peer rings our inbox i with its doorbell
+  // i. The server's channels use inbox (channel id % bell_count()); the client's channels use the
+  // inbox whose number it names as target_vp when it opens.
   virtual std::uint32_t bell_count() const = 0;
   virtual BellInbox& inbox(std::uint32_t index) = 0;
   // The bell of `channel` at the peer's inbox `index` (below bell_count()).
@@ -160,19 +162,20 @@ class Listener {
   virtual ~Listener() = default;
   // Readable when Accept may have something.
   virtual int fd() const = 0;
-  // The next client, or nullptr when none waits. Its hello may still be on the way: see Link::ready().
+  // The next client, or nullptr when none waits. Its hello may still be on the way: see
+  // Link::ready().
   [[nodiscard]] virtual Result<std::unique_ptr<Link>> Accept() = 0;
   virtual const std::string& address() const = 0;
 };
 
 struct DialOptions {
-  std::uint32_t bell_count = 1;              // pairs of inboxes, 1 to 16
+  std::uint32_t bell_count = 1;                                 // pairs of inboxes, 1 to 16
   std::uint64_t maximum_memory_bytes = std::uint64_t{4} << 30;  // of donated memory
 };
 
-// Addresses: "local:NAME" (both ends in this process) and "unix:PATH" (a socket in the file system).
-// Listen replaces a stale socket file, refuses one that is served (kAddressInUse), and creates it with
-// mode 0600. The file is removed when the listener is destroyed.
+// Addresses: "local:NAME" (both ends in this process) and "unix:PATH" (a socket in the file
+// system). Listen replaces a stale socket file, refuses one that is served (kAddressInUse), and
+// creates it with mode 0600. The file is removed when the listener is destroyed.
 [[nodiscard]] Result<std::unique_ptr<Listener>> Listen(const std::string& address);
 // Connects and shakes hands; waits for the server's answer to the hello (5 s at most).
 [[nodiscard]] Result<std::unique_ptr<ClientLink>> Dial(const std::string& address,

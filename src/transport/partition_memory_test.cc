@@ -16,7 +16,9 @@ namespace {
 PartitionMemory MakeMemory(std::uint32_t pages, std::uint32_t reserved = 1) {
   Result<PartitionMemory> memory = PartitionMemory::Create(reserved, std::uint64_t{1} << 30);
   EXPECT_TRUE(memory.has_value());
-  if (pages > 0) EXPECT_TRUE(memory->Allocate(pages).has_value());
+  if (pages > 0) {
+    EXPECT_TRUE(memory->Allocate(pages).has_value());
+  }
   return *std::move(memory);
 }
 
@@ -161,7 +163,7 @@ TEST(PartitionMemoryTest, FreedPagesGoBackToTheSystem) {
   PartitionMemory memory = MakeMemory(0);
   const Result<Descriptor> duplicate = memory.Duplicate();
   const auto blocks = [&duplicate] {
-    struct stat status{};
+    struct stat status {};
     EXPECT_EQ(fstat(duplicate->get(), &status), 0);
     return status.st_blocks;
   };

@@ -1,6 +1,7 @@
 #include "transport/shm_listener.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -162,6 +163,8 @@ class ShmListener final : public Listener {
           return nullptr;
         case EMFILE:
         case ENFILE:
+          // The kernel says so before it looks whether anybody waits.
+          if (!SomebodyWaits()) return nullptr;
           // A connection that nobody takes keeps fd() readable, and the server busy. With a
           // descriptor kept for this moment the client is told instead.
           if (!RefuseOne()) return std::unexpected(Error::kOutOfDescriptors);
@@ -174,6 +177,11 @@ class ShmListener final : public Listener {
 
  private:
   void OpenReserve() { reserve_ = Descriptor(open("/dev/null", O_RDONLY | O_CLOEXEC)); }
+
+  bool SomebodyWaits() const {
+    pollfd look{socket_.get(), POLLIN, 0};
+    return poll(&look, 1, 0) == 1;
+  }
 
   bool RefuseOne() {
     if (!reserve_) return false;
