@@ -1,10 +1,12 @@
 #include "channel/channel.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <new>
 #include <utility>
 
 #include "log.h"
+#include "wire/pipe.h"
 
 namespace kmcl::channel {
 namespace {
@@ -22,6 +24,15 @@ struct CallbackScope {
 
 constexpr std::uint32_t RoundUp8(std::uint32_t bytes) { return (bytes + 7) & ~std::uint32_t{7}; }
 
+// Data pages of a ring that holds `packets` of the largest packets of a channel.
+std::uint32_t PagesFor(const Config& config, std::uint64_t packets) {
+  const std::uint64_t packet_bytes =
+      ring::OutgoingRing::PacketBytes(0, std::uint64_t{config.maximum_packet_bytes} +
+                                             (config.pipe ? sizeof(wire::PipeHeader) : 0));
+  // Some bytes of a ring are never used; one page more than enough is simplest.
+  return static_cast<std::uint32_t>(packets * packet_bytes / wire::kPageBytes + 1);
+}
+
 ring::RingPages PagesOf(const transport::RingMapping::View& view) {
   return {.control = view.control,
           .data = view.data,
@@ -30,6 +41,16 @@ ring::RingPages PagesOf(const transport::RingMapping::View& view) {
 }
 
 }  // namespace
+
+std::uint32_t RingPages(const Config& config, std::uint32_t wanted) {
+  constexpr std::uint32_t kControlPages = 1;
+  constexpr std::uint32_t kLeastDefaultPages = 4;  // KMCL reference 10.3
+  constexpr std::uint64_t kDefaultPackets = 8;
+  if (wanted == 0) {
+    return std::max(kLeastDefaultPages, kControlPages + PagesFor(config, kDefaultPackets));
+  }
+  return std::max(wanted, kControlPages + PagesFor(config, 1));
+}
 
 bool InCallback() { return callback_depth > 0; }
 
@@ -162,8 +183,7 @@ Channel::StepResult Channel::RunStep(Lifecycle::Step step) {
     case Lifecycle::Step::kAccept:
       return {.request = BusRequest::kAcceptOpen};
     case Lifecycle::Step::kReject:
-      receiver_.Detach();
-      sender_.Detach();
+      DetachRings();
       return {.request = BusRequest::kRejectOpen};
     case Lifecycle::Step::kStarted:
       SetSenderMode(Sender::Mode::kRunning);
@@ -192,8 +212,7 @@ Channel::StepResult Channel::RunStep(Lifecycle::Step step) {
       handler_.OnClosed();
       return {};
     case Lifecycle::Step::kDetach:
-      receiver_.Detach();
-      sender_.Detach();
+      DetachRings();
       sender_.AllowSynchronous();
       return {.request = BusRequest::kDetach};
     case Lifecycle::Step::kFail: {
@@ -226,8 +245,8 @@ void Channel::AbortSynchronous() {
   Carry(effects);
 }
 
-Result<void> Channel::OnOpen(const transport::RingMapping& rings, RingOrigin origin,
-                             std::shared_ptr<transport::Doorbell> bell) {
+Result<void> Channel::AttachRings(const transport::RingMapping& rings, RingOrigin origin,
+                                  std::shared_ptr<transport::Doorbell> bell) {
   const bool server = side_ == Side::kServer;
   const ring::RingPages out = PagesOf(server ? rings.server_to_client : rings.client_to_server);
   const ring::RingPages in = PagesOf(server ? rings.client_to_server : rings.server_to_client);
@@ -240,22 +259,26 @@ Result<void> Channel::OnOpen(const transport::RingMapping& rings, RingOrigin ori
   auto incoming = origin == RingOrigin::kOurs ? ring::IncomingRing::Create(in)
                                               : ring::IncomingRing::Attach(in);
   if (!incoming) return std::unexpected(incoming.error());
-  // Packets that were accepted before the rings were known must fit.
-  constexpr std::uint32_t kPipeHeaderBytes = 8;
-  const std::uint32_t largest = ring::OutgoingRing::PacketBytes(
-      0, config_.maximum_packet_bytes + (config_.pipe ? kPipeHeaderBytes : 0));
-  if (largest > outgoing->maximum_packet_bytes()) return std::unexpected(Error::kRingGeometry);
-
   const bool peer_rings_for_space =
       origin == RingOrigin::kOurs || incoming->peer_promises_space_bells();
   sender_.Attach(std::move(*outgoing), bell, peer_rings_for_space);
   receiver_.Attach(std::move(*incoming), std::move(bell));
   ring_broken_.store(false, std::memory_order_relaxed);
-  lifecycle_.OnOpen();
   return {};
 }
 
-void Channel::ConfirmOpen() { turns_.RequestState(); }
+void Channel::DetachRings() {
+  receiver_.Detach();
+  sender_.Detach();
+}
+
+void Channel::OnOpen() {
+  {
+    MutexLock lock(mutex_);
+    lifecycle_.OnOpen();
+  }
+  turns_.RequestState();
+}
 
 void Channel::OnClose() {
   AbortSynchronous();
@@ -441,6 +464,9 @@ void Channel::Carry(Sender::Effects& effects) {
     effects.retired = packet->next_free;
     receiver_.Recycle(*packet);
   }
+  while (Outgoing* item = effects.too_long.Pop()) {
+    FinishPacket(handler_, static_cast<Packet&>(*item), Outcome::kCancelled, {});
+  }
   while (Outgoing* item = effects.done.Pop()) {
     FinishPacket(handler_, static_cast<Packet&>(*item), effects.outcome, {});
   }
@@ -457,7 +483,7 @@ void Channel::Break(Error error) {
 
 // ---- Turns.
 
-Turn Channel::Dispatch(bool polling) {
+Turn Channel::Dispatch(std::uint32_t spins) {
   CallbackScope in_callback;
   if (sender_.has_queued()) {
     Sender::Effects effects;
@@ -465,7 +491,7 @@ Turn Channel::Dispatch(bool polling) {
     Carry(effects);
   }
   std::optional<Error> broken;
-  const Turn turn = receiver_.Deliver(Level::kDispatch, polling, broken);
+  const Turn turn = receiver_.Deliver(Level::kDispatch, spins, broken);
   if (broken) Break(*broken);
   if (turn == Turn::kAsleep) TrimIdlePackets();
   return turn;
@@ -474,7 +500,7 @@ Turn Channel::Dispatch(bool polling) {
 void Channel::DeliverPassive() {
   CallbackScope in_callback;
   std::optional<Error> broken;
-  const Turn turn = receiver_.Deliver(Level::kPassive, false, broken);
+  const Turn turn = receiver_.Deliver(Level::kPassive, 0, broken);
   if (broken) Break(*broken);
   if (turn == Turn::kMore) turns_.RequestPassive();
 }

@@ -36,6 +36,10 @@ struct Config {
   bool pipe = false;
 };
 
+// Pages for one ring of a client's channel, control page included: `wanted`, or with 0 a default that
+// holds some of the channel's largest packets; raised to what one of them needs.
+std::uint32_t RingPages(const Config& config, std::uint32_t wanted);
+
 // What the endpoint carries out on the bus between two state steps.
 enum class BusRequest : std::uint8_t {
   kAcceptOpen,  // EvtChannelOpened succeeded
@@ -111,21 +115,25 @@ class Channel {
   // Runs state steps until there is nothing to do (nullopt) or the bus has to be told something; then
   // carry that out and call again. One thread at a time, a passive one.
   std::optional<BusRequest> RunState() KMCL_EXCLUDES(mutex_);
-  // A turn on the dispatch thread: what waits goes out, what came in is delivered.
-  Turn Dispatch(bool polling);
+  // A turn on the dispatch thread: what waits goes out, what came in is delivered. An empty ring is
+  // looked at `spins` more times and stays masked; with 0 it is unmasked for the peer's next bell.
+  Turn Dispatch(std::uint32_t spins);
   void DeliverPassive();
   // The peer cannot ring for space, and packets wait: dispatch again soon.
   bool must_poll() const { return sender_.must_poll(); }
   void CountBell() { receiver_.CountBell(); }
+  // Grows with each packet and completion received. For the dispatch thread.
+  std::uint64_t activity() const { return receiver_.activity(); }
 
-  // News from the bus; never blocks. Rings that do not fit the channel are refused (kRingGeometry,
-  // kRingIndexOutOfRange), and so are rings at the wrong time (kChannelState). After OnOpen the caller
-  // arranges for bells to arrive, then calls ConfirmOpen.
-  enum class RingOrigin : std::uint8_t { kOurs, kPeers };  // who initialised the control pages
-  [[nodiscard]] Result<void> OnOpen(const transport::RingMapping& rings, RingOrigin origin,
-                                    std::shared_ptr<transport::Doorbell> bell)
+  // News from the bus; none of these block.
+  // An open begins with rings (kRingGeometry, kRingIndexOutOfRange, or kChannelState at the wrong
+  // time); it stands from OnOpen on, or is given up by DetachRings.
+  enum class RingOrigin : std::uint8_t { kOurs, kPeers };  // who initialises the control pages
+  [[nodiscard]] Result<void> AttachRings(const transport::RingMapping& rings, RingOrigin origin,
+                                         std::shared_ptr<transport::Doorbell> bell)
       KMCL_EXCLUDES(mutex_);
-  void ConfirmOpen();
+  void DetachRings();
+  void OnOpen() KMCL_EXCLUDES(mutex_);
   void OnClose() KMCL_EXCLUDES(mutex_);
   void OnConnectFailed(Error error) KMCL_EXCLUDES(mutex_);
   // A ring was found corrupt since the channel was opened.

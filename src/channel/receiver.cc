@@ -15,6 +15,15 @@ namespace {
 // Packets one channel may deliver before the others of its thread get their turn.
 constexpr int kTurnPackets = 256;
 
+// Tells the processor that this is a wait loop.
+void Relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
 // Counters have one writer at a time; a plain increment without a locked instruction is enough.
 void Count(std::atomic<std::uint64_t>& counter, std::uint64_t amount = 1) {
   counter.store(counter.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
@@ -83,9 +92,9 @@ void Receiver::EndTurn() {
   if (missed) turns_.RequestDispatch();
 }
 
-Turn Receiver::Deliver(Level level, bool polling, std::optional<Error>& broken) {
+Turn Receiver::Deliver(Level level, std::uint32_t spins, std::optional<Error>& broken) {
   if (!BeginTurn()) return Turn::kStopped;
-  const Turn turn = DeliverLoop(level, polling, broken);
+  const Turn turn = DeliverLoop(level, spins, broken);
   EndTurn();
   return turn;
 }
@@ -94,7 +103,7 @@ bool Receiver::WantsPassive() const {
   return deferred_ != nullptr || passive_required_.load(std::memory_order_relaxed);
 }
 
-Turn Receiver::DeliverLoop(Level level, bool polling, std::optional<Error>& broken) {
+Turn Receiver::DeliverLoop(Level level, std::uint32_t spins, std::optional<Error>& broken) {
   // Only a completion that left the channel below its quota takes it out of this state; raising the
   // quota does not (KMCL reference 6.6).
   if (blocked_.load(std::memory_order_seq_cst)) return Turn::kStopped;
@@ -122,7 +131,10 @@ Turn Receiver::DeliverLoop(Level level, bool polling, std::optional<Error>& brok
         break;
     }
     EndBatch();  // B2: non-empty to empty, after the last packet
-    if (polling) return Turn::kEmpty;
+    if (spins > 0) {
+      if (SpinUntilPacket(spins)) continue;
+      return Turn::kEmpty;
+    }
     pool_.Trim();
     // B14: unmask, then look again. A hit starts a new batch (B6).
     const auto still_empty = ring_->UnmaskAndCheck();
@@ -138,6 +150,14 @@ Turn Receiver::DeliverLoop(Level level, bool polling, std::optional<Error>& brok
     ring_->Mask();
   }
   return Turn::kMore;  // the batch stays open (B4)
+}
+
+bool Receiver::SpinUntilPacket(std::uint32_t spins) const {
+  for (; spins > 0 && enabled_.load(std::memory_order_relaxed); --spins) {
+    if (!ring_->Empty()) return true;
+    Relax();
+  }
+  return false;
 }
 
 Receiver::Step Receiver::DeliverNext(Level level, std::optional<Error>& broken) {

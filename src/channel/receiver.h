@@ -64,9 +64,10 @@ class Receiver {
   void Start() KMCL_EXCLUDES(mutex_);
   void Stop() KMCL_EXCLUDES(mutex_);
 
-  // Delivers what is in the ring. With `polling`, an empty ring stays masked. A ring that breaks the
-  // rules stops the queue for good and is reported in `broken`.
-  Turn Deliver(Level level, bool polling, std::optional<Error>& broken) KMCL_EXCLUDES(mutex_);
+  // Delivers what is in the ring. An empty ring is looked at `spins` more times and stays masked; with
+  // 0 it is unmasked. A ring that breaks the rules stops the queue for good and is reported in `broken`.
+  Turn Deliver(Level level, std::uint32_t spins, std::optional<Error>& broken)
+      KMCL_EXCLUDES(mutex_);
 
   // Called from inside OnPacket, about the packet that is being delivered; false if it is another.
   bool Defer(const IncomingPacket& packet);
@@ -87,6 +88,10 @@ class Receiver {
   bool DrainedOrNotify();
 
   ReceiverCounters counters() const;
+  std::uint64_t bells_rung() const { return bells_rung_.load(std::memory_order_relaxed); }
+  std::uint64_t activity() const {
+    return packets_.load(std::memory_order_relaxed) + completions_.load(std::memory_order_relaxed);
+  }
   void CountBell() { bells_.fetch_add(1, std::memory_order_relaxed); }
 
  private:
@@ -96,7 +101,8 @@ class Receiver {
 
   bool BeginTurn() KMCL_EXCLUDES(mutex_);
   void EndTurn() KMCL_EXCLUDES(mutex_);
-  Turn DeliverLoop(Level level, bool polling, std::optional<Error>& broken);
+  Turn DeliverLoop(Level level, std::uint32_t spins, std::optional<Error>& broken);
+  bool SpinUntilPacket(std::uint32_t spins) const;
   Step DeliverNext(Level level, std::optional<Error>& broken);
   Step DeliverPacket(IncomingPacket& packet);
   Step MalformedPacket(IncomingPacket* packet, const char* what, std::uint64_t size);
@@ -150,9 +156,6 @@ class Receiver {
   std::atomic<std::uint64_t> batches_{0};
   std::atomic<std::uint64_t> bells_{0};
   std::atomic<std::uint64_t> bells_rung_{0};
-
- public:
-  std::uint64_t bells_rung() const { return bells_rung_.load(std::memory_order_relaxed); }
 };
 
 }  // namespace kmcl::channel

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "log.h"
 #include "wire/pipe.h"
 #include "wire/ring_layout.h"
 
@@ -55,9 +56,22 @@ bool Sender::MayPlace(Outgoing::Kind kind) const {
   return mode_ == Mode::kRunning || (mode_ == Mode::kPaused && kind == Outgoing::Kind::kCompletion);
 }
 
+// The client chose the size of the ring; it need not hold everything that we allow.
+bool Sender::FitsRing(std::size_t data_bytes) const {
+  const std::size_t prefix = pipe_ ? sizeof(wire::PipeHeader) : 0;
+  return ring::OutgoingRing::PacketBytes(0, prefix + data_bytes) <= ring_->maximum_packet_bytes();
+}
+
 // Writes one item; the caller publishes.
 Sender::Placed Sender::Place(Outgoing& item, std::span<const std::byte> data, Effects& effects) {
   const bool is_data = item.kind == Outgoing::Kind::kData;
+  if (!FitsRing(data.size())) {
+    if (is_data) return Placed::kTooLong;
+    // The transaction has to end all the same.
+    Log(LogLevel::kWarning, "a completion of %zu bytes does not fit the ring: sent without data",
+        data.size());
+    data = {};
+  }
   const bool wants_completion = is_data && static_cast<Packet&>(item).wants_completion;
   ring::PacketParts parts{};
   parts.type = is_data ? wire::PacketType::kDataInBand : wire::PacketType::kCompletion;
@@ -168,6 +182,10 @@ Result<void> Sender::Send(Packet& packet, std::span<const std::byte> data, bool 
       FinishPlaced(packet, effects);
       return {};
     }
+    if (placed == Placed::kTooLong) {
+      if (wants_completion) --counters_.transactions_started;
+      return std::unexpected(Error::kPacketTooLong);
+    }
     if (placed == Placed::kFull) ++counters_.ring_full;
   }
   Queue(packet, data);
@@ -183,6 +201,7 @@ Result<void> Sender::SendNow(Packet& packet, std::span<const std::byte> data, bo
     return std::unexpected(Error::kWouldBlock);
   }
   const Placed placed = Place(packet, data, effects);
+  if (placed == Placed::kTooLong) return std::unexpected(Error::kPacketTooLong);
   if (placed != Placed::kYes) return std::unexpected(Error::kWouldBlock);
   if (wants_completion) ++counters_.transactions_started;
   Publish(effects);
@@ -235,9 +254,16 @@ void Sender::FlushLocked(Effects& effects) {
       if (WaitForSpace(item->queued_bytes, effects)) continue;
       break;
     }
-    wrote = true;
     queue_.Unlink(before, item);
-    FinishPlaced(*item, effects);
+    if (placed == Placed::kTooLong) {
+      auto& packet = static_cast<Packet&>(*item);
+      packet.state.store(Packet::State::kIdle, std::memory_order_relaxed);
+      if (packet.wants_completion) ++counters_.transactions_cancelled;
+      effects.too_long.Push(packet);
+    } else {
+      wrote = true;
+      FinishPlaced(*item, effects);
+    }
     item = after;
   }
   if (wrote) Publish(effects);

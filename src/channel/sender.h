@@ -47,6 +47,7 @@ class Sender {
     std::shared_ptr<transport::Doorbell> bell;  // ring it
     OutgoingQueue done;                         // data packets to tell their owners about
     Outcome outcome = Outcome::kSuccess;        // of all in `done`
+    OutgoingQueue too_long;                     // data packets that the peer's ring can never hold
     IncomingPacket* retired = nullptr;          // received packets whose buffers are free again
     bool poll = false;                          // the peer does not ring for space: look again soon
     std::optional<Error> broken;                // the ring is corrupt; the channel is finished
@@ -60,7 +61,7 @@ class Sender {
   void set_pipe(bool pipe) KMCL_EXCLUDES(mutex_);
 
   // Accepts a packet, placing it in the ring now or later. On failure it stays the caller's.
-  //   kDisabled, kPacketInFlight; kDeviceRemoved for a synchronous packet while the channel closes.
+  //   kDisabled, kPacketInFlight; kPacketTooLong for the ring; kDeviceRemoved for a synchronous packet while the channel closes.
   [[nodiscard]] Result<void> Send(Packet& packet, std::span<const std::byte> data,
                                   bool wants_completion, Effects& effects) KMCL_EXCLUDES(mutex_);
   // As Send, but places it in the ring now or fails with kWouldBlock.
@@ -90,11 +91,12 @@ class Sender {
   SenderCounters counters() const KMCL_EXCLUDES(mutex_);
 
  private:
-  enum class Placed : std::uint8_t { kYes, kFull, kBroken };
+  enum class Placed : std::uint8_t { kYes, kFull, kTooLong, kBroken };
 
   bool MayPlace(Outgoing::Kind kind) const KMCL_REQUIRES(mutex_);
   Placed Place(Outgoing& item, std::span<const std::byte> data, Effects& effects)
       KMCL_REQUIRES(mutex_);
+  bool FitsRing(std::size_t data_bytes) const KMCL_REQUIRES(mutex_);
   void FinishPlaced(Outgoing& item, Effects& effects) KMCL_REQUIRES(mutex_);
   static void Retire(IncomingPacket& packet, Effects& effects);
   void Queue(Outgoing& item, std::span<const std::byte> data) KMCL_REQUIRES(mutex_);

@@ -1,0 +1,48 @@
+#include "endpoint/channel_end.h"
+
+#include <utility>
+
+#include "endpoint/dispatcher.h"
+
+namespace kmcl::endpoint {
+
+ChannelEnd::ChannelEnd(channel::Side side, channel::Handler& handler, PassivePool& pool)
+    : engine_(side, handler, *this),
+      state_(pool, [this] { RunState(); }),
+      passive_(pool, [this] { engine_.DeliverPassive(); }) {}
+
+void ChannelEnd::RequestDispatch() {
+  Dispatcher* const dispatcher = dispatcher_.load(std::memory_order_acquire);
+  if (dispatcher != nullptr) dispatcher->Kick(*this);
+}
+
+void ChannelEnd::RequestPassive() {
+  if (!orphaned_.load(std::memory_order_relaxed)) passive_.Request(weak_from_this().lock());
+}
+
+void ChannelEnd::RequestState() {
+  if (!orphaned_.load(std::memory_order_relaxed)) state_.Request(weak_from_this().lock());
+}
+
+void ChannelEnd::RunState() {
+  while (const auto request = engine_.RunState()) CarryOut(*request);
+}
+
+void ChannelEnd::BeginDispatch(Dispatcher& dispatcher, std::shared_ptr<transport::Link> link,
+                               std::uint32_t inbox, wire::ChannelId id) {
+  link_ = std::move(link);
+  inbox_ = inbox;
+  id_ = id;
+  dispatcher_.store(&dispatcher, std::memory_order_seq_cst);
+  dispatcher.AddChannel(*link_, inbox_, id_, shared_from_this());
+}
+
+void ChannelEnd::EndDispatch() {
+  Dispatcher* const dispatcher = dispatcher_.exchange(nullptr, std::memory_order_seq_cst);
+  if (dispatcher == nullptr) return;
+  dispatcher->RemoveChannel(*link_, inbox_, id_);
+  while (in_turn_.load(std::memory_order_seq_cst)) in_turn_.wait(true, std::memory_order_seq_cst);
+  link_.reset();
+}
+
+}  // namespace kmcl::endpoint

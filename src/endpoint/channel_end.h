@@ -1,0 +1,77 @@
+// One channel of an endpoint: the engine, and the turns it gets. What it means to be on the bus differs
+// at the two ends and is left to ServerChannel and ClientChannel.
+//
+// Always held by shared pointers: a turn that was asked for keeps the channel until it was taken.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "channel/channel.h"
+#include "endpoint/passive_pool.h"
+#include "result.h"
+#include "transport/link.h"
+#include "wire/ids.h"
+
+namespace kmcl::endpoint {
+
+class Dispatcher;
+
+class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<ChannelEnd> {
+ public:
+  ChannelEnd(channel::Side side, channel::Handler& handler, PassivePool& pool);
+  ~ChannelEnd() override = default;
+
+  channel::Channel& engine() { return engine_; }
+
+  // Puts the channel on the bus. kNotDisabled, kNotConfigured, kNoBus, kOfferDuplicate, ...; after a
+  // failure the channel is disabled as before, and the Init window as it was.
+  [[nodiscard]] virtual Result<void> Enable() = 0;
+
+  // The endpoint goes and leaves this disabled channel behind: its owner forgot it.
+  void Orphan() { orphaned_.store(true, std::memory_order_relaxed); }
+
+  // Turns.
+  void RequestDispatch() final;
+  void RequestPassive() final;
+  void RequestState() final;
+
+ protected:
+  // Carries out what the engine wants the bus to know, on a passive thread; may wait for the bus.
+  virtual void CarryOut(channel::BusRequest request) = 0;
+
+  // Which thread dispatches this channel, from before it is open until its rings are gone. Both are
+  // called by the end that owns the bus; EndDispatch returns once no dispatch turn runs any more.
+  void BeginDispatch(Dispatcher& dispatcher, std::shared_ptr<transport::Link> link,
+                     std::uint32_t inbox, wire::ChannelId id);
+  void EndDispatch();
+
+ private:
+  friend class Dispatcher;
+
+  void RunState();
+
+  channel::Channel engine_;
+  Strand state_;
+  Strand passive_;
+
+  std::atomic<bool> orphaned_{false};
+  std::atomic<Dispatcher*> dispatcher_{nullptr};
+  std::shared_ptr<transport::Link> link_;
+  std::uint32_t inbox_ = 0;
+  wire::ChannelId id_{};
+
+  // Dispatcher's. A handshake with EndDispatch (seq_cst): in_turn_ then dispatcher_ here, dispatcher_ then
+  // in_turn_ there.
+  std::atomic<bool> in_turn_{false};
+  std::atomic<bool> kicked_{false};
+  std::atomic<ChannelEnd*> next_kicked_{nullptr};
+  std::shared_ptr<ChannelEnd> kept_while_kicked_;
+  bool ready_ = false;    // in the dispatcher's list of ready channels
+  bool blocked_ = false;  // in its list of channels that wait for space unannounced
+  std::int64_t active_at_ns_ = 0;
+  std::uint64_t seen_activity_ = 0;
+};
+
+}  // namespace kmcl::endpoint

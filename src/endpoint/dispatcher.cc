@@ -1,0 +1,272 @@
+#include "endpoint/dispatcher.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <system_error>
+#include <utility>
+
+#include "endpoint/irql.h"
+#include "log.h"
+
+namespace kmcl::endpoint {
+namespace {
+
+// Looks at an empty ring within one turn, shared by all channels that are being polled.
+constexpr std::uint32_t kSpinsPerRound = 128;
+// Rounds with ready channels between two looks at many inboxes by way of the kernel, and at channels
+// that wait for space.
+constexpr std::uint32_t kRoundsPerWait = 64;
+// More inboxes than this are not looked at one by one while polling.
+constexpr std::size_t kMostPeekedInboxes = 4;
+// For peers that do not ring when they have freed space (no feature bit in their ring).
+constexpr int kBlockedPollMs = 1;
+
+std::int64_t Now() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Dispatcher>> Dispatcher::Create(std::uint32_t spin_us) {
+  std::unique_ptr<Dispatcher> dispatcher(new Dispatcher(spin_us));
+  dispatcher->epoll_ = epoll_create1(EPOLL_CLOEXEC);
+  dispatcher->wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (dispatcher->epoll_ < 0 || dispatcher->wake_ < 0) {
+    return std::unexpected(Error::kOutOfDescriptors);
+  }
+  epoll_event event{.events = EPOLLIN, .data = {.u64 = 0}};
+  if (epoll_ctl(dispatcher->epoll_, EPOLL_CTL_ADD, dispatcher->wake_, &event) != 0) {
+    return std::unexpected(Error::kOutOfMemory);
+  }
+  try {
+    dispatcher->thread_ = std::thread([raw = dispatcher.get()] { raw->Run(); });
+  } catch (const std::system_error&) {
+    return std::unexpected(Error::kOutOfMemory);
+  }
+  return dispatcher;
+}
+
+Dispatcher::~Dispatcher() {
+  if (thread_.joinable()) {
+    stopping_.store(true, std::memory_order_seq_cst);
+    const std::uint64_t one = 1;
+    KMCL_CHECK(write(wake_, &one, sizeof one) == sizeof one);
+    thread_.join();
+  }
+  // Kicks that came too late keep their channels.
+  TakeKicks();
+  if (wake_ >= 0) close(wake_);
+  if (epoll_ >= 0) close(epoll_);
+}
+
+Result<void> Dispatcher::AddInbox(std::shared_ptr<transport::Link> link, std::uint32_t index) {
+  auto inbox = std::make_shared<Inbox>();
+  inbox->link = std::move(link);
+  inbox->bells = &inbox->link->inbox(index);
+  MutexLock lock(mutex_);
+  inbox->token = next_token_++;
+  epoll_event event{.events = EPOLLIN, .data = {.u64 = inbox->token}};
+  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, inbox->bells->fd(), &event) != 0) {
+    return std::unexpected(Error::kOutOfMemory);
+  }
+  inboxes_[{inbox->link.get(), index}] = inbox;
+  by_token_[inbox->token] = inbox;
+  return {};
+}
+
+void Dispatcher::RemoveInbox(transport::Link& link, std::uint32_t index) {
+  std::shared_ptr<Inbox> inbox;  // let go of outside the lock
+  MutexLock lock(mutex_);
+  const auto found = inboxes_.find({&link, index});
+  if (found == inboxes_.end()) return;
+  inbox = found->second;
+  epoll_ctl(epoll_, EPOLL_CTL_DEL, inbox->bells->fd(), nullptr);
+  by_token_.erase(inbox->token);
+  inboxes_.erase(found);
+}
+
+void Dispatcher::AddChannel(transport::Link& link, std::uint32_t index, wire::ChannelId id,
+                            std::shared_ptr<ChannelEnd> channel) {
+  MutexLock lock(mutex_);
+  const auto found = inboxes_.find({&link, index});
+  if (found == inboxes_.end()) return;  // the link is being taken down
+  found->second->channels[static_cast<std::uint32_t>(id)] = std::move(channel);
+}
+
+void Dispatcher::RemoveChannel(transport::Link& link, std::uint32_t index, wire::ChannelId id) {
+  std::shared_ptr<ChannelEnd> channel;  // let go of outside the lock
+  MutexLock lock(mutex_);
+  const auto found = inboxes_.find({&link, index});
+  if (found == inboxes_.end()) return;
+  auto& channels = found->second->channels;
+  const auto entry = channels.find(static_cast<std::uint32_t>(id));
+  if (entry == channels.end()) return;
+  channel = std::move(entry->second);
+  channels.erase(entry);
+}
+
+void Dispatcher::Kick(ChannelEnd& channel) {
+  if (channel.kicked_.exchange(true, std::memory_order_acq_rel)) return;
+  auto kept = channel.weak_from_this().lock();
+  if (kept == nullptr) return;  // it is being destroyed
+  channel.kept_while_kicked_ = std::move(kept);
+  ChannelEnd* head = kicks_.load(std::memory_order_relaxed);
+  do {
+    channel.next_kicked_.store(head, std::memory_order_relaxed);
+  } while (!kicks_.compare_exchange_weak(head, &channel, std::memory_order_seq_cst));
+  if (sleeping_.load(std::memory_order_seq_cst)) {
+    const std::uint64_t one = 1;
+    KMCL_CHECK(write(wake_, &one, sizeof one) == sizeof one);
+  }
+}
+
+void Dispatcher::TakeKicks() {
+  if (kicks_.load(std::memory_order_relaxed) == nullptr) return;
+  ChannelEnd* channel = kicks_.exchange(nullptr, std::memory_order_acquire);
+  while (channel != nullptr) {
+    ChannelEnd* const next = channel->next_kicked_.load(std::memory_order_relaxed);
+    auto kept = std::move(channel->kept_while_kicked_);
+    // From here on it may be kicked again; what led to the kick is visible to the turn that follows.
+    channel->kicked_.store(false, std::memory_order_seq_cst);
+    MakeReady(std::move(kept));
+    channel = next;
+  }
+}
+
+void Dispatcher::MakeReady(std::shared_ptr<ChannelEnd> channel) {
+  if (channel->ready_) return;
+  channel->ready_ = true;
+  channel->active_at_ns_ = now_ns_;
+  ready_.push_back(std::move(channel));
+}
+
+void Dispatcher::TakeBells(Inbox& inbox, const transport::ChannelSet& rung) {
+  for (std::size_t word = 0; word < rung.size(); ++word) {
+    for (std::uint64_t bits = rung[word]; bits != 0; bits &= bits - 1) {
+      const auto id = static_cast<std::uint32_t>(word * 64) +
+                      static_cast<std::uint32_t>(std::countr_zero(bits));
+      const auto found = inbox.channels.find(id);
+      if (found == inbox.channels.end()) continue;  // no such channel here: a stray bell
+      found->second->engine().CountBell();
+      MakeReady(found->second);
+    }
+  }
+}
+
+void Dispatcher::WaitForBells(int timeout_ms) {
+  epoll_event events[32];
+  const int count = epoll_wait(epoll_, events, 32, timeout_ms);
+  for (int i = 0; i < count; ++i) {
+    if (events[i].data.u64 == 0) {
+      std::uint64_t ignored = 0;
+      (void)!read(wake_, &ignored, sizeof ignored);  // kicks are taken in any case
+      continue;
+    }
+    std::shared_ptr<Inbox> inbox;
+    {
+      MutexLock lock(mutex_);
+      const auto found = by_token_.find(events[i].data.u64);
+      if (found == by_token_.end()) continue;
+      inbox = found->second;
+    }
+    const transport::ChannelSet rung = inbox->bells->Collect();
+    MutexLock lock(mutex_);
+    TakeBells(*inbox, rung);
+  }
+}
+
+// While channels are ready: bells of the others, without a system call. False: too many inboxes.
+bool Dispatcher::PeekBells() {
+  MutexLock lock(mutex_);
+  if (inboxes_.size() > kMostPeekedInboxes) return false;
+  for (auto& [key, inbox] : inboxes_) TakeBells(*inbox, inbox->bells->Peek());
+  return true;
+}
+
+std::uint32_t Dispatcher::SpinsFor(ChannelEnd& channel) {
+  if (spin_us_ == kSpinNever) return 0;
+  const auto spins =
+      std::max<std::uint32_t>(1, kSpinsPerRound / static_cast<std::uint32_t>(ready_.size()));
+  if (spin_us_ == kSpinForever) return spins;
+  return now_ns_ - channel.active_at_ns_ < std::int64_t{spin_us_} * 1000 ? spins : 0;
+}
+
+bool Dispatcher::RunTurn(ChannelEnd& channel) {
+  channel.in_turn_.store(true, std::memory_order_seq_cst);
+  bool stays_ready = false;
+  if (channel.dispatcher_.load(std::memory_order_seq_cst) == this) {
+    const channel::Turn turn = channel.engine().Dispatch(SpinsFor(channel));
+    stays_ready = turn == channel::Turn::kMore || turn == channel::Turn::kEmpty;
+    const std::uint64_t activity = channel.engine().activity();
+    if (turn == channel::Turn::kMore || activity != channel.seen_activity_) {
+      channel.seen_activity_ = activity;
+      channel.active_at_ns_ = now_ns_;
+    }
+    if (!channel.blocked_ && channel.engine().must_poll()) {
+      channel.blocked_ = true;
+      blocked_.push_back(channel.shared_from_this());
+    }
+  }
+  channel.in_turn_.store(false, std::memory_order_seq_cst);
+  channel.in_turn_.notify_all();
+  return stays_ready;
+}
+
+void Dispatcher::RunReady() {
+  // Channels may become ready while others have their turn; they are appended and run next round.
+  const std::size_t count = ready_.size();
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    ChannelEnd& channel = *ready_[i];
+    if (RunTurn(channel)) {
+      if (kept != i) ready_[kept] = std::move(ready_[i]);
+      ++kept;
+    } else {
+      channel.ready_ = false;
+    }
+  }
+  ready_.erase(ready_.begin() + static_cast<std::ptrdiff_t>(kept),
+               ready_.begin() + static_cast<std::ptrdiff_t>(count));
+}
+
+void Dispatcher::RetryBlocked() {
+  for (auto& channel : std::exchange(blocked_, {})) {
+    channel->blocked_ = false;
+    MakeReady(std::move(channel));
+  }
+}
+
+void Dispatcher::Run() {
+  current_irql = kDispatchLevel;
+  while (!stopping_.load(std::memory_order_relaxed)) {
+    if (spin_us_ != kSpinNever) now_ns_ = Now();
+    TakeKicks();
+    if (ready_.empty()) {
+      // Announce the sleep, then look for kicks that did not see the announcement.
+      sleeping_.store(true, std::memory_order_seq_cst);
+      if (kicks_.load(std::memory_order_seq_cst) == nullptr) {
+        WaitForBells(blocked_.empty() ? -1 : kBlockedPollMs);
+      }
+      sleeping_.store(false, std::memory_order_relaxed);
+      RetryBlocked();
+      continue;
+    }
+    RunReady();
+    const bool saw_bells = PeekBells();
+    if (++rounds_ % kRoundsPerWait != 0) continue;
+    if (!saw_bells) WaitForBells(0);
+    RetryBlocked();
+  }
+  ready_.clear();
+  blocked_.clear();
+}
+
+}  // namespace kmcl::endpoint

@@ -1,0 +1,91 @@
+// A thread that plays DISPATCH_LEVEL: it waits for bells and gives channels their turns.
+//
+// A channel belongs to one dispatcher while it is open. Bells arrive by inbox, one for many channels;
+// kicks are requests from this process. Between packets the thread polls for as long as its policy says,
+// then sleeps.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "endpoint/channel_end.h"
+#include "mutex.h"
+#include "result.h"
+#include "transport/link.h"
+
+namespace kmcl::endpoint {
+
+// How long to poll an empty ring before sleeping.
+inline constexpr std::uint32_t kSpinNever = 0;
+inline constexpr std::uint32_t kSpinForever = 0xFFFFFFFF;
+
+class Dispatcher {
+ public:
+  // kOutOfDescriptors, kOutOfMemory.
+  [[nodiscard]] static Result<std::unique_ptr<Dispatcher>> Create(std::uint32_t spin_us);
+  // Not from its own thread; no channel belongs to it any more.
+  ~Dispatcher();
+  Dispatcher(const Dispatcher&) = delete;
+  Dispatcher& operator=(const Dispatcher&) = delete;
+
+  // Any thread. An inbox is watched from AddInbox to RemoveInbox, which may come while it is in use.
+  [[nodiscard]] Result<void> AddInbox(std::shared_ptr<transport::Link> link, std::uint32_t index)
+      KMCL_EXCLUDES(mutex_);
+  void RemoveInbox(transport::Link& link, std::uint32_t index) KMCL_EXCLUDES(mutex_);
+  void AddChannel(transport::Link& link, std::uint32_t index, wire::ChannelId id,
+                  std::shared_ptr<ChannelEnd> channel) KMCL_EXCLUDES(mutex_);
+  void RemoveChannel(transport::Link& link, std::uint32_t index, wire::ChannelId id)
+      KMCL_EXCLUDES(mutex_);
+
+  // Gives the channel a turn soon. Any thread; a system call only if the dispatcher sleeps.
+  void Kick(ChannelEnd& channel);
+
+ private:
+  using Key = std::pair<transport::Link*, std::uint32_t>;
+  struct Inbox {
+    std::shared_ptr<transport::Link> link;
+    transport::BellInbox* bells = nullptr;
+    std::uint64_t token = 0;
+    std::unordered_map<std::uint32_t, std::shared_ptr<ChannelEnd>> channels;
+  };
+
+  explicit Dispatcher(std::uint32_t spin_us) : spin_us_(spin_us) {}
+  void Run();
+  void WaitForBells(int timeout_ms) KMCL_EXCLUDES(mutex_);
+  bool PeekBells() KMCL_EXCLUDES(mutex_);
+  void TakeBells(Inbox& inbox, const transport::ChannelSet& rung) KMCL_REQUIRES(mutex_);
+  void TakeKicks();
+  void MakeReady(std::shared_ptr<ChannelEnd> channel);
+  void RunReady();
+  void RetryBlocked();
+  // False when the channel leaves the ready list: it sleeps, or is stopped.
+  bool RunTurn(ChannelEnd& channel);
+  std::uint32_t SpinsFor(ChannelEnd& channel);
+
+  const std::uint32_t spin_us_;
+  int epoll_ = -1;
+  int wake_ = -1;
+  std::atomic<bool> stopping_{false};
+  // Sleep handshake with Kick (seq_cst): sleeping_ then kicks_ here, kicks_ then sleeping_ there.
+  std::atomic<bool> sleeping_{false};
+  std::atomic<ChannelEnd*> kicks_{nullptr};
+
+  Mutex mutex_;
+  std::map<Key, std::shared_ptr<Inbox>> inboxes_ KMCL_GUARDED_BY(mutex_);
+  std::unordered_map<std::uint64_t, std::shared_ptr<Inbox>> by_token_ KMCL_GUARDED_BY(mutex_);
+  std::uint64_t next_token_ KMCL_GUARDED_BY(mutex_) = 1;  // 0 is wake_
+
+  // The thread's own.
+  std::vector<std::shared_ptr<ChannelEnd>> ready_;
+  std::vector<std::shared_ptr<ChannelEnd>> blocked_;  // waiting for space a peer does not announce
+  std::int64_t now_ns_ = 0;
+  std::uint32_t rounds_ = 0;
+  std::thread thread_;
+};
+
+}  // namespace kmcl::endpoint

@@ -1,0 +1,278 @@
+#include "endpoint/partition.h"
+
+#include <bit>
+#include <utility>
+
+#include "log.h"
+#include "wire/messages.h"
+
+namespace kmcl::endpoint {
+namespace {
+
+// Refused messages of one client that are logged one by one; later only the 32nd, 64th, 128th, ...
+constexpr std::uint64_t kRefusalsLogged = 16;
+
+template <typename Id>
+unsigned Number(Id id) {
+  return static_cast<unsigned>(id);
+}
+
+}  // namespace
+
+Partition::Partition(BusThread& bus, std::shared_ptr<transport::Link> link, std::uint64_t number,
+                     const bus::ServerLimits& limits, Events events)
+    : bus_(bus),
+      number_(number),
+      peer_(link->peer()),
+      events_(std::move(events)),
+      link_(std::move(link)),
+      port_(bus, link_,
+            {.on_ready = [this] { OnReady(); },
+             .on_message =
+                 [this](std::span<const std::byte> message) { Apply(machine_.OnMessage(message)); },
+             .on_gone = [this] { OnGone(); }}),
+      machine_(limits) {}
+
+Result<void> Partition::Open(std::span<const std::unique_ptr<Dispatcher>> dispatchers) {
+  dispatchers_ = dispatchers;
+  return port_.Open();
+}
+
+void Partition::OnReady() {
+  ready_ = true;
+  for (std::uint32_t index = 0; index < link_->bell_count(); ++index) {
+    Dispatcher& dispatcher = *dispatchers_[(number_ + index) % dispatchers_.size()];
+    if (!dispatcher.AddInbox(link_, index)) return End("the server is out of memory");
+  }
+  events_.on_ready(*this);
+}
+
+void Partition::End(const char* reason) {
+  if (gone_) return;
+  link_->Refuse(reason);
+  OnGone();
+}
+
+void Partition::OnGone() {
+  if (std::exchange(gone_, true)) return;
+  port_.Close();
+  if (ready_) {
+    for (std::uint32_t index = 0; index < link_->bell_count(); ++index) {
+      dispatchers_[(number_ + index) % dispatchers_.size()]->RemoveInbox(*link_, index);
+    }
+  }
+  Apply(machine_.OnPeerGone());
+}
+
+std::vector<std::shared_ptr<ServerChannel>> Partition::channels() const {
+  std::vector<std::shared_ptr<ServerChannel>> channels;
+  for (const auto& [id, offered] : channels_) channels.push_back(offered.channel);
+  return channels;
+}
+
+Partition::OfferedChannel* Partition::Find(wire::ChannelId id) {
+  const auto found = channels_.find(id);
+  return found == channels_.end() ? nullptr : &found->second;
+}
+
+// ---- What channels want.
+
+Result<void> Partition::Offer(const std::shared_ptr<ServerChannel>& channel) {
+  if (gone_) return std::unexpected(Error::kNoBus);
+  auto outcome = machine_.OnOffer(channel->setup_.offer);
+  if (!outcome) return std::unexpected(outcome.error());
+  channel->id_ = outcome->channel;
+  channels_[outcome->channel].channel = channel;
+  Apply(std::move(outcome->actions));
+  return {};
+}
+
+void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
+  if (!channel.id_) return;
+  const wire::ChannelId id = *channel.id_;
+  switch (request) {
+    case channel::BusRequest::kAcceptOpen:
+      Apply(machine_.OnOpenResult(id, wire::kStatusSuccess));
+      return;
+    case channel::BusRequest::kRejectOpen:
+      Detached(channel);
+      Apply(machine_.OnOpenResult(id, wire::kStatusFailure));
+      return;
+    case channel::BusRequest::kSayClose:
+      return;  // a client's
+    case channel::BusRequest::kDetach: {
+      const auto released = std::exchange(channel.ring_release_owed_, false)
+                                ? channel.ring_gpadl_
+                                : std::nullopt;
+      Detached(channel);
+      if (channel.engine().ring_broken()) {
+        // The client must learn that this channel is finished; the driver may offer it anew.
+        Log(LogLevel::kWarning, "partition %llu: channel %u is revoked, its ring is corrupt",
+            static_cast<unsigned long long>(number_), Number(id));
+        Apply(machine_.OnRevoke(id));
+        channels_.erase(id);
+        channel.id_.reset();
+        return;
+      }
+      // Not owed when this server closed the channel by itself; the machine says so, and revoke follows.
+      Apply(machine_.OnCloseDone(id));
+      if (released) {
+        if (OfferedChannel* offered = Find(id)) offered->gpadls.erase(*released);
+        Apply(machine_.OnGpadlReleased(id, *released));
+      }
+      return;
+    }
+    case channel::BusRequest::kLeave:
+      Apply(machine_.OnRevoke(id));
+      channel.id_.reset();
+      channels_.erase(id);  // the caller keeps the channel
+      return;
+  }
+}
+
+void Partition::Detached(ServerChannel& channel) {
+  channel.rings_ = {};
+  channel.bell_.reset();
+  channel.ring_gpadl_.reset();
+}
+
+// ---- What the machine wants.
+
+void Partition::Apply(Result<bus::ServerActions> actions) {
+  // An answer that is not owed any more, because the client closed or left meanwhile.
+  if (actions) Apply(std::move(*actions));
+}
+
+void Partition::Apply(bus::ServerActions actions) {
+  for (auto& action : actions) actions_.push_back(std::move(action));
+  if (std::exchange(applying_, true)) return;
+  while (!actions_.empty()) {
+    bus::ServerAction action = std::move(actions_.front());
+    actions_.pop_front();
+    std::visit([this](auto& each) { Do(each); }, action);
+  }
+  applying_ = false;
+}
+
+void Partition::Do(bus::server::SendMessage& action) { port_.Send(action.bytes); }
+
+void Partition::Do(bus::server::VersionAgreed& action) {
+  const bool first = !has_arrived();
+  version_.store(static_cast<std::uint32_t>(action.version), std::memory_order_relaxed);
+  if (first) events_.on_arrived(*this);
+}
+
+void Partition::Do(bus::server::ConnectionReset&) {
+  Log(LogLevel::kInfo, "partition %llu: the client resets its connection",
+      static_cast<unsigned long long>(number_));
+}
+
+void Partition::Do(bus::server::OpenChannel& action) {
+  const auto opened = TryOpen(action);
+  if (opened) return;
+  Log(LogLevel::kWarning,
+      "partition %llu: open of channel %u refused (%s): ring gpadl 0x%x, downstream page %u, "
+      "target vp %u",
+      static_cast<unsigned long long>(number_), Number(action.channel), ErrorName(opened.error()),
+      Number(action.ring), action.downstream_page, Number(action.target_vp));
+  Apply(machine_.OnOpenResult(action.channel, wire::kStatusFailure));
+}
+
+Result<void> Partition::TryOpen(const bus::server::OpenChannel& open) {
+  OfferedChannel* const offered = Find(open.channel);
+  if (offered == nullptr || gone_) return std::unexpected(Error::kChannelUnknown);
+  const auto gpadl = offered->gpadls.find(open.ring);
+  if (gpadl == offered->gpadls.end()) return std::unexpected(Error::kGpadlUnknown);
+  // VMBus reference 1.1: one range of whole pages.
+  const wire::GpaRangeList& ranges = gpadl->second;
+  if (ranges.range_count() != 1 || ranges.range(0).byte_offset != 0 ||
+      ranges.byte_count() % wire::kPageBytes != 0) {
+    return std::unexpected(Error::kRingGeometry);
+  }
+  auto rings = link_->MapRings(ranges.pages(), open.downstream_page);
+  if (!rings) return std::unexpected(rings.error());
+  auto bell = std::make_shared<SwitchedBell>(link_, open.channel);
+  if (auto target = bell->Switch(open.target_vp); !target) return target;
+
+  ServerChannel& channel = *offered->channel;
+  auto attached =
+      channel.engine().AttachRings(*rings, channel::Channel::RingOrigin::kPeers, bell);
+  if (!attached) return attached;
+  channel.rings_ = std::move(*rings);
+  channel.bell_ = std::move(bell);
+  channel.ring_gpadl_ = open.ring;
+  channel.ring_release_owed_ = false;
+  const std::uint32_t inbox = Number(open.channel) % link_->bell_count();
+  channel.BeginDispatch(*dispatchers_[(number_ + inbox) % dispatchers_.size()], link_, inbox,
+                        open.channel);
+  channel.engine().OnOpen();
+  return {};
+}
+
+void Partition::Do(bus::server::CloseChannel& action) {
+  if (OfferedChannel* offered = Find(action.channel)) offered->channel->engine().OnClose();
+}
+
+void Partition::Do(bus::server::GpadlComplete& action) {
+  OfferedChannel* const offered = Find(action.channel);
+  if (offered == nullptr) return;
+  offered->gpadls[action.gpadl] = std::move(action.ranges);
+  Apply(machine_.OnGpadlResult(action.channel, action.gpadl, wire::kStatusSuccess));
+}
+
+void Partition::Do(bus::server::ReleaseGpadl& action) {
+  OfferedChannel* const offered = Find(action.channel);
+  if (offered == nullptr) return;
+  if (offered->channel->ring_gpadl_ == action.gpadl) {
+    offered->channel->ring_release_owed_ = true;  // once the rings are not used any more
+    return;
+  }
+  offered->gpadls.erase(action.gpadl);
+  Apply(machine_.OnGpadlReleased(action.channel, action.gpadl));
+}
+
+void Partition::Do(bus::server::ModifyChannel& action) {
+  OfferedChannel* const offered = Find(action.channel);
+  if (offered == nullptr) return;
+  const auto switched = offered->channel->bell_ == nullptr
+                            ? Result<void>(std::unexpected(Error::kChannelState))
+                            : offered->channel->bell_->Switch(action.target_vp);
+  Apply(machine_.OnModifyDone(action.channel,
+                              switched ? wire::kStatusSuccess : wire::kStatusFailure));
+}
+
+void Partition::Do(bus::server::ChannelReleased&) {}
+
+void Partition::Do(bus::server::TlConnect& action) {
+  Apply(machine_.OnTlConnectFailed(action.endpoint_id, action.service_id,
+                                   wire::kStatusConnectionRefused));
+}
+
+void Partition::Do(bus::server::Finished&) {
+  // The last one to know; what is ours goes after the actions have been carried out.
+  bus_.Post([self = shared_from_this()] {
+    self->link_.reset();
+    self->events_.on_finished(*self);
+  });
+}
+
+void Partition::Do(bus::Refused& action) {
+  ++refused_;
+  if (refused_ > kRefusalsLogged && !std::has_single_bit(refused_)) return;
+  Log(LogLevel::kWarning,
+      "partition %llu (pid %d): message %u refused (%s): channel %u, detail 0x%x; %llu refused so far",
+      static_cast<unsigned long long>(number_), static_cast<int>(peer_.pid),
+      action.report.message_number, ErrorName(action.report.rule), action.report.channel,
+      action.report.detail, static_cast<unsigned long long>(refused_));
+}
+
+void Partition::Do(bus::Broken& action) {
+  Log(LogLevel::kWarning,
+      "partition %llu (pid %d): connection ended (%s): message %u, channel %u, detail 0x%x",
+      static_cast<unsigned long long>(number_), static_cast<int>(peer_.pid),
+      ErrorName(action.report.rule), action.report.message_number, action.report.channel,
+      action.report.detail);
+  End("the client broke the protocol");
+}
+
+}  // namespace kmcl::endpoint

@@ -1,0 +1,103 @@
+// One client as its server sees it: its link, its bus machine, and the channels offered to it. Nothing of
+// one partition is reachable from another.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "bus/server.h"
+#include "endpoint/bus_thread.h"
+#include "endpoint/dispatcher.h"
+#include "endpoint/message_port.h"
+#include "endpoint/server_channel.h"
+#include "result.h"
+#include "transport/link.h"
+
+namespace kmcl::endpoint {
+
+// Everything but number(), peer() and version() belongs to the bus thread.
+class Partition : public std::enable_shared_from_this<Partition> {
+ public:
+  // What the server that owns the partition wants to know.
+  struct Events {
+    std::function<void(Partition&)> on_ready;     // the handshake is done
+    std::function<void(Partition&)> on_arrived;   // a version was agreed on, for the first time
+    std::function<void(Partition&)> on_finished;  // gone, and every channel has let go of it; last
+  };
+
+  Partition(BusThread& bus, std::shared_ptr<transport::Link> link, std::uint64_t number,
+            const bus::ServerLimits& limits, Events events);
+
+  std::uint64_t number() const { return number_; }
+  transport::PeerIdentity peer() const { return peer_; }
+  // major << 16 | minor; 0 before one was agreed on.
+  std::uint32_t version() const { return version_.load(std::memory_order_relaxed); }
+  BusThread& bus() { return bus_; }
+
+  // Starts to listen. Inboxes are spread over `dispatchers`, which outlive the partition's channels.
+  [[nodiscard]] Result<void> Open(std::span<const std::unique_ptr<Dispatcher>> dispatchers);
+  // Ends the connection, for a reason that the client may read if it has not been served yet.
+  void End(const char* reason);
+  bool is_ready() const { return ready_; }
+  bool has_arrived() const { return version() != 0; }
+
+  // For its channels.
+  [[nodiscard]] Result<void> Offer(const std::shared_ptr<ServerChannel>& channel);
+  void CarryOut(ServerChannel& channel, channel::BusRequest request);
+
+  std::vector<std::shared_ptr<ServerChannel>> channels() const;
+
+ private:
+  struct OfferedChannel {
+    std::shared_ptr<ServerChannel> channel;
+    std::map<wire::GpadlId, wire::GpaRangeList> gpadls;
+  };
+
+  void OnReady();
+  void OnGone();
+  void Apply(bus::ServerActions actions);
+  void Apply(Result<bus::ServerActions> actions);
+  OfferedChannel* Find(wire::ChannelId id);
+
+  // One for each action of the machine.
+  void Do(bus::server::SendMessage& action);
+  void Do(bus::server::VersionAgreed& action);
+  void Do(bus::server::ConnectionReset& action);
+  void Do(bus::server::OpenChannel& action);
+  void Do(bus::server::CloseChannel& action);
+  void Do(bus::server::GpadlComplete& action);
+  void Do(bus::server::ReleaseGpadl& action);
+  void Do(bus::server::ModifyChannel& action);
+  void Do(bus::server::ChannelReleased& action);
+  void Do(bus::server::TlConnect& action);
+  void Do(bus::server::Finished& action);
+  void Do(bus::Refused& action);
+  void Do(bus::Broken& action);
+
+  Result<void> TryOpen(const bus::server::OpenChannel& open);
+  void Detached(ServerChannel& channel);
+
+  BusThread& bus_;
+  const std::uint64_t number_;
+  const transport::PeerIdentity peer_;
+  const Events events_;
+  std::atomic<std::uint32_t> version_{0};
+
+  std::shared_ptr<transport::Link> link_;
+  MessagePort port_;
+  std::span<const std::unique_ptr<Dispatcher>> dispatchers_;
+  bus::Server machine_;
+  std::map<wire::ChannelId, OfferedChannel> channels_;
+  std::deque<bus::ServerAction> actions_;  // still to be carried out
+  bool applying_ = false;
+  bool ready_ = false;
+  bool gone_ = false;
+  std::uint64_t refused_ = 0;
+};
+
+}  // namespace kmcl::endpoint

@@ -1,0 +1,168 @@
+#include "endpoint/server.h"
+
+#include <sys/epoll.h>
+
+#include <utility>
+
+#include "log.h"
+#include "wire/ids.h"
+
+namespace kmcl::endpoint {
+namespace {
+
+// Clients that have connected but not shaken hands. Beyond that the oldest one makes room: whoever
+// connects and stays silent cannot keep others out.
+constexpr std::size_t kMostSilentClients = 64;
+
+bus::ServerLimits LimitsFor(const ServerOptions& options) {
+  bus::ServerLimits limits;
+  limits.gpadl_pages = options.maximum_partition_memory / wire::kPageBytes;
+  return limits;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Server>> Server::Create(const ServerOptions& options, Events events) {
+  auto listener = transport::Listen(options.address);
+  if (!listener) return std::unexpected(listener.error());
+  std::unique_ptr<Server> server(new Server(options, std::move(events)));
+  server->listener_ = std::move(*listener);
+
+  auto pool = PassivePool::Create();
+  if (!pool) return std::unexpected(pool.error());
+  server->pool_ = std::move(*pool);
+  for (std::uint32_t i = 0; i < options.dispatch_threads; ++i) {
+    auto dispatcher = Dispatcher::Create(options.spin_us);
+    if (!dispatcher) return std::unexpected(dispatcher.error());
+    server->dispatchers_.push_back(std::move(*dispatcher));
+  }
+  auto bus = BusThread::Create();
+  if (!bus) return std::unexpected(bus.error());
+  server->bus_ = std::move(*bus);
+
+  Result<BusThread::Token> token;
+  server->bus_->Call([&] {
+    token = server->bus_->Watch(server->listener_->fd(), EPOLLIN,
+                                [raw = server.get()](std::uint32_t) { raw->OnConnect(); });
+    if (token) server->listener_token_ = *token;
+  });
+  if (!token) return std::unexpected(token.error());
+  return server;
+}
+
+Server::~Server() {
+  if (bus_ != nullptr) {
+    bus_->Call([this] {
+      bus_->Unwatch(listener_token_);
+      listener_.reset();
+      // Ending one may finish it, but it leaves the map by a task of its own.
+      for (auto& [number, partition] : partitions_) partition->End("the server is going away");
+    });
+    {
+      MutexLock lock(mutex_);
+      while (present_ > 0) changed_.Wait(mutex_);
+    }
+    DisableLeftovers();
+  }
+  // Work that was asked for ends before the threads it uses: turns first, then the bus.
+  pool_.reset();
+  dispatchers_.clear();
+  bus_.reset();
+}
+
+std::shared_ptr<ServerChannel> Server::MakeChannel(channel::Handler& handler) {
+  auto channel = std::make_shared<ServerChannel>(handler, *pool_);
+  MutexLock lock(mutex_);
+  made_.remove_if([](const std::weak_ptr<ServerChannel>& each) { return each.expired(); });
+  made_.push_back(channel);
+  return channel;
+}
+
+void Server::DisableLeftovers() {
+  std::list<std::weak_ptr<ServerChannel>> made;
+  {
+    MutexLock lock(mutex_);
+    made.swap(made_);
+  }
+  for (const auto& each : made) {
+    const auto channel = each.lock();
+    if (channel == nullptr) continue;
+    Log(LogLevel::kError, "a server is destroyed before one of its channels was cleaned up");
+    channel->engine().Disable();
+    channel->Orphan();
+  }
+}
+
+// ---- On the bus thread.
+
+bool Server::MakeRoom() {
+  std::size_t silent = 0;
+  Partition* oldest_silent = nullptr;
+  for (auto& [number, partition] : partitions_) {
+    if (partition->is_ready()) continue;
+    if (silent++ == 0) oldest_silent = partition.get();
+  }
+  if (silent >= kMostSilentClients) {
+    Log(LogLevel::kWarning, "client %llu connected and says nothing: it makes room for others",
+        static_cast<unsigned long long>(oldest_silent->number()));
+    oldest_silent->End("too many clients are connecting");
+  }
+  return partitions_.size() - silent < options_.maximum_partitions;
+}
+
+void Server::OnConnect() {
+  // Without descriptors for a new client the listener refuses it by itself, or says so; then the
+  // client waits until another one has left.
+  auto link = listener_->Accept();
+  if (!link) {
+    Log(LogLevel::kError, "cannot accept a client: %s", ErrorName(link.error()));
+    if (!partitions_.empty()) bus_->SetEvents(listener_token_, 0);
+    return;
+  }
+  if (*link == nullptr) return;
+  if (!MakeRoom()) {
+    Log(LogLevel::kWarning, "client of pid %d refused: all %u partitions are in use",
+        static_cast<int>((*link)->peer().pid), options_.maximum_partitions);
+    (*link)->Refuse("the server has as many clients as it may have");
+    return;
+  }
+  const std::uint64_t number = next_number_++;
+  auto partition = std::make_shared<Partition>(
+      *bus_, std::shared_ptr<transport::Link>(std::move(*link)), number, LimitsFor(options_),
+      Partition::Events{
+          .on_ready = [this](Partition& each) { OnPartitionReady(each); },
+          .on_arrived = [this](Partition& each) { events_.on_arrived(each.shared_from_this()); },
+          .on_finished = [this](Partition& each) { OnPartitionFinished(each); }});
+  partitions_[number] = partition;
+  {
+    MutexLock lock(mutex_);
+    ++present_;
+  }
+  if (!partition->Open(dispatchers_)) partition->End("the server is out of memory");
+}
+
+void Server::OnPartitionReady(Partition& partition) {
+  Log(LogLevel::kInfo, "partition %llu: pid %d, uid %u",
+      static_cast<unsigned long long>(partition.number()), static_cast<int>(partition.peer().pid),
+      partition.peer().uid);
+}
+
+void Server::OnPartitionFinished(Partition& partition) {
+  auto kept = partition.shared_from_this();
+  partitions_.erase(partition.number());
+  if (listener_ != nullptr) bus_->SetEvents(listener_token_, EPOLLIN);
+
+  const auto told = [this] {
+    MutexLock lock(mutex_);
+    --present_;
+    changed_.NotifyAll();
+  };
+  if (!kept->has_arrived()) return told();
+  auto farewell = std::make_shared<Farewell>(*pool_, [this, kept, told] {
+    events_.on_gone(kept);
+    told();
+  });
+  farewell->strand.Request(farewell);
+}
+
+}  // namespace kmcl::endpoint

@@ -1,0 +1,34 @@
+#include "endpoint/server_channel.h"
+
+#include "endpoint/partition.h"
+
+namespace kmcl::endpoint {
+
+ServerChannel::ServerChannel(channel::Handler& handler, PassivePool& pool)
+    : ChannelEnd(channel::Side::kServer, handler, pool) {}
+
+Result<void> ServerChannel::Enable() {
+  if (!setup_.has_offer || setup_.partition == nullptr) {
+    return std::unexpected(engine().is_disabled() ? Error::kNotConfigured : Error::kNotDisabled);
+  }
+  if (auto enabled = engine().Enable(); !enabled) return enabled;
+  Result<void> offered;
+  setup_.partition->bus().Call([&] {
+    offered = setup_.partition->Offer(std::static_pointer_cast<ServerChannel>(shared_from_this()));
+  });
+  if (offered) {
+    engine().ConfirmEnable();
+  } else {
+    engine().UndoEnable();
+  }
+  return offered;
+}
+
+void ServerChannel::CarryOut(channel::BusRequest request) {
+  if (request == channel::BusRequest::kRejectOpen || request == channel::BusRequest::kDetach) {
+    EndDispatch();
+  }
+  setup_.partition->bus().Call([&] { setup_.partition->CarryOut(*this, request); });
+}
+
+}  // namespace kmcl::endpoint
