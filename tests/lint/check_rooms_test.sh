@@ -20,7 +20,9 @@ fresh_tree() {
   printf '#include <kmcl/kmcl.h>\n#include "channel/channel.h"\n#include "endpoint/client.h"\n' \
     >src/api/vmb.cc
   printf '#include <fmt/core.h>\n#include <kmcl/endpoint.h>\n#include "devices/echo.h"\n' >src/cli/main.cc
-  printf '#include <gtest/gtest.h>\n#include "ring/ring.h"\n' >src/ring/ring_test.cc
+  printf '#include <gtest/gtest.h>\n#include "ring/ring.h"\n#include "ring/picture.h"\n' \
+    >src/ring/ring_test.cc
+  printf '#include <gtest/gtest.h>\n' >src/ring/picture.h
   printf 'kmcl_room(channel USES ring\n  wire transport SOURCES a.cc TESTS a_test.cc)  # good\n' \
     >src/channel/CMakeLists.txt
   printf '# kmcl_room(wire USES bus)\n' >src/wire/CMakeLists.txt
@@ -60,6 +62,7 @@ expect_refused src/devices/echo.h '#include "channel/channel.h"' 'src/devices/ec
 expect_refused src/cli/main.cc '#include "transport/link.h"' 'src/cli/main.cc:4: cli may not use'
 expect_refused src/bus/server.h '#include <fmt/core.h>' 'src/bus/server.h:1: bus may not use the library'
 expect_refused src/ring/ring.cc '#include <gtest/gtest.h>' 'src/ring/ring.cc:1: only tests may use'
+expect_refused src/ring/ring.h '#include <gmock/gmock.h>' 'src/ring/ring.h:1: only tests may use'
 expect_refused src/ring/ring.cc '#include "../wire/ids.h"' 'src/ring/ring.cc:1: includes are relative'
 expect_refused src/ring/ring.cc '#include "ring.h"' 'src/ring/ring.cc:1: includes are relative'
 expect_refused src/ring/ring.cc '#include "util/text.h"' 'src/ring/ring.cc:1: no room of that name'
