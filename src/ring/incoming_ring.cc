@@ -63,15 +63,17 @@ Result<bool> IncomingRing::UnmaskAndCheck() {
   masked_ = false;
   control_.interrupt_mask().store(0, std::memory_order_seq_cst);                       // L3
   const std::uint32_t write = control_.write_index().load(std::memory_order_seq_cst);  // L4
-  if (!AcceptWriteIndex(write)) return Fail(Error::kRingIndexOutOfRange);
+  if (!AcceptWriteIndex(write)) {
+    Fail(Error::kRingIndexOutOfRange);
+    return std::unexpected(*failure_);
+  }
   return available_ == 0;
 }
 
-std::unexpected<Error> IncomingRing::Fail(Error error) {
+void IncomingRing::Fail(Error error) {
   failure_ = error;
   available_ = 0;  // so that every Read comes to the place where the failure is reported
-  peeked_.reset();
-  return std::unexpected(error);
+  has_peeked_ = false;
 }
 
 }  // namespace kmcl::ring

@@ -91,11 +91,13 @@ class IncomingRing {
 
   // R1 and L4: takes over the peer's write index. False: it is not one that a correct peer writes.
   bool AcceptWriteIndex(std::uint32_t write);
-  // Fetches and validates the descriptor at the read position. nullopt: the ring is empty.
-  Result<std::optional<wire::PacketShape>> FetchDescriptor();
+  enum class Fetched : std::uint8_t { kPacket, kEmpty, kFailure };
+  // Fetches and validates the descriptor at the read position. kFailure: failure_ says why.
+  Fetched FetchDescriptor(wire::PacketShape& shape);
   // Copies out of an area that is mapped once, over its end.
   void CopySplit(std::byte* to, std::uint32_t from, std::uint32_t bytes) const;
-  std::unexpected<Error> Fail(Error error);
+  // Out of line: nothing of it belongs into the caller's fast path.
+  [[gnu::cold, gnu::noinline]] void Fail(Error error);
 
   ControlPage control_;
   std::byte* data_;
@@ -107,7 +109,8 @@ class IncomingRing {
   std::uint32_t released_ = 0;   // what the peer can see in read_index
   std::uint32_t available_ = 0;  // behind read_, by the last write index that we looked at
   bool masked_ = false;  // interrupt_mask is already 1, unless the peer or a driver changed it
-  std::optional<wire::PacketShape> peeked_;
+  bool has_peeked_ = false;
+  wire::PacketShape peeked_;
   std::optional<Error> failure_;
 };
 
@@ -123,19 +126,26 @@ inline bool IncomingRing::AcceptWriteIndex(std::uint32_t write) {
   return true;
 }
 
-inline Result<std::optional<wire::PacketShape>> IncomingRing::FetchDescriptor() {
+// Read and what it is made of are always inlined: a call, and results that travel through memory,
+// would cost as much as the rest (docs/ring.md, "What it costs").
+[[gnu::always_inline]] inline IncomingRing::Fetched IncomingRing::FetchDescriptor(
+    wire::PacketShape& shape) {
   if (available_ == 0) {
     if (failure_) [[unlikely]]
-      return std::unexpected(*failure_);
+      return Fetched::kFailure;
     // R1, acquire: the packets' bytes were stored before the peer showed this index (its W3).
     const std::uint32_t write = control_.write_index().load(std::memory_order_acquire);
-    if (write == read_) return std::nullopt;
-    if (!AcceptWriteIndex(write)) [[unlikely]]
-      return Fail(Error::kRingIndexOutOfRange);
+    if (write == read_) return Fetched::kEmpty;
+    if (!AcceptWriteIndex(write)) [[unlikely]] {
+      Fail(Error::kRingIndexOutOfRange);
+      return Fetched::kFailure;
+    }
   }
   // Writers publish whole packets, so fewer bytes than a descriptor are never on their way.
-  if (available_ < wire::kPacketDescriptorBytes) [[unlikely]]
-    return Fail(Error::kPacketLengthOutOfRange);
+  if (available_ < wire::kPacketDescriptorBytes) [[unlikely]] {
+    Fail(Error::kPacketLengthOutOfRange);
+    return Fetched::kFailure;
+  }
 
   // The second word of a descriptor may stand at the beginning of the area:
   //    0                                           read   S
@@ -149,37 +159,43 @@ inline Result<std::optional<wire::PacketShape>> IncomingRing::FetchDescriptor() 
       .flags = static_cast<std::uint16_t>(first >> 48),
       .transaction_id = second,
   };
-  const Result<wire::PacketShape> shape = wire::ParseDescriptor(descriptor, available_);
-  if (!shape) [[unlikely]]
-    return Fail(shape.error());
-  return *shape;
+  const Result<wire::PacketShape> parsed = wire::ParseDescriptor(descriptor, available_);
+  if (!parsed) [[unlikely]] {
+    Fail(parsed.error());
+    return Fetched::kFailure;
+  }
+  shape = *parsed;
+  return Fetched::kPacket;
 }
 
 inline Result<std::optional<std::uint32_t>> IncomingRing::PeekBytes() {
-  if (!peeked_) {
-    const auto shape = FetchDescriptor();
-    if (!shape) return std::unexpected(shape.error());
-    if (!*shape) return std::nullopt;
-    peeked_ = **shape;
+  if (!has_peeked_) {
+    const Fetched fetched = FetchDescriptor(peeked_);
+    if (fetched == Fetched::kFailure) [[unlikely]]
+      return std::unexpected(*failure_);
+    if (fetched == Fetched::kEmpty) return std::nullopt;
+    has_peeked_ = true;
   }
-  return peeked_->header_bytes + peeked_->payload_bytes;
+  return peeked_.header_bytes + peeked_.payload_bytes;
 }
 
-inline Result<std::optional<IncomingPacket>> IncomingRing::Read(std::span<std::byte> buffer) {
+[[gnu::always_inline]] inline Result<std::optional<IncomingPacket>> IncomingRing::Read(
+    std::span<std::byte> buffer) {
   wire::PacketShape shape;
-  if (peeked_) {
-    shape = *peeked_;
-    peeked_.reset();
+  if (has_peeked_) {
+    shape = peeked_;
+    has_peeked_ = false;
   } else {
-    const auto fetched = FetchDescriptor();
-    if (!fetched) [[unlikely]]
-      return std::unexpected(fetched.error());
-    if (!*fetched) return std::nullopt;
-    shape = **fetched;
+    const Fetched fetched = FetchDescriptor(shape);
+    if (fetched == Fetched::kFailure) [[unlikely]]
+      return std::unexpected(*failure_);
+    if (fetched == Fetched::kEmpty) return std::nullopt;
   }
   const std::uint32_t body_bytes = shape.header_bytes + shape.payload_bytes;
-  if (body_bytes > buffer.size()) [[unlikely]]
-    return Fail(Error::kPacketTooLong);
+  if (body_bytes > buffer.size()) [[unlikely]] {
+    Fail(Error::kPacketTooLong);
+    return std::unexpected(Error::kPacketTooLong);
+  }
 
   const std::uint32_t body =
       read_ + wire::kPacketDescriptorBytes;  // may be S or more in a mirrored area
