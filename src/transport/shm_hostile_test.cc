@@ -245,6 +245,16 @@ TEST_F(ShmHostileTest, ARefusedClientLearnsTheReason) {
   EXPECT_TRUE(IsGone(*link));
 }
 
+TEST_F(ShmHostileTest, AServerThatNeverAnswersIsGivenUpAfterFiveSeconds) {
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(Dial(listener->address(), {}).error(), Error::kAddressUnreachable);
+  const auto waited = std::chrono::steady_clock::now() - start;
+  EXPECT_GE(waited, std::chrono::milliseconds(4900));
+  // The hello still waits, from a client that is gone.
+  link = AcceptNext(*listener);
+  EXPECT_FALSE(ShakeHands(*link) && !IsGone(*link));
+}
+
 TEST_F(ShmHostileTest, AServerThatIsNoneIsNotBelieved) {
   // Our "server" answers each hello with something else.
   const Result<sockaddr_un> address = UnixAddress(directory_.Path("fake"));
