@@ -6,6 +6,8 @@
 #include <functional>
 #include <string>
 
+#include "cli/output.h"
+
 namespace kmcl::cli {
 
 // Runs the chosen subcommand and returns its exit code. Empty when none was chosen.
@@ -14,8 +16,9 @@ using Command = std::function<int()>;
 // What every subcommand has.
 struct CommonOptions {
   std::string bus;
-  bool json = false;
+  JsonSink json;
 };
+void AddJsonOptions(CLI::App& app, JsonSink& json);
 void AddCommonOptions(CLI::App& app, CommonOptions& options);
 
 void AddServe(CLI::App& app, Command& chosen);

@@ -199,7 +199,7 @@ int RunCopy(CopyOptions options) {
     return outcome;
   }();
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  if (!sent && sent.error().exit_code == kExitLost && !options.common.json) {
+  if (!sent && sent.error().exit_code == kExitLost && options.common.json.text()) {
     PrintError("vmbus copy: the other end has gone\n");  // at once, before anything is taken down
   }
   (*channel)->Close();
@@ -213,17 +213,15 @@ int RunCopy(CopyOptions options) {
     result.sha256_received = devices::HexDigits(sent->received);
   }
   const Json details = Details(options, result);
-  if (!options.common.json) {
+  if (options.common.json.text()) {
     Print(Describe(options, result));
   }
   if (const auto failure = Judge(result, sent)) {
     return ReportFailure("copy", options.common.json, *failure, details);
   }
-  if (options.common.json) {
-    Json object = {{"command", "copy"}, {"ok", true}};
-    object.update(details);
-    PrintJson(object);
-  }
+  Json object = {{"command", "copy"}, {"ok", true}};
+  object.update(details);
+  options.common.json.Emit(object);
   return kExitSuccess;
 }
 

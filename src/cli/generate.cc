@@ -36,7 +36,7 @@ void FillRandom(std::span<std::uint64_t> words, std::uint64_t& state) {
 int RunGenerate(const GenerateOptions& options) {
   const auto fail = [&](const char* what) {
     return ReportFailure(
-        "generate", false,
+        "generate", JsonSink{},
         {kExitFailure, fmt::format("cannot {} {}: {}", what, options.file, std::strerror(errno))});
   };
   const int file = open(options.file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);

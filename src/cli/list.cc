@@ -43,28 +43,12 @@ Json ToJson(const KMCL_OFFER& offer) {
       {"flag_names", FlagNames(offer.Flags)},          {"mmio_megabytes", offer.MmioMegabytes}};
 }
 
-int RunList(const CommonOptions& options) {
-  auto bus = ClientBus::Connect(options.bus);
-  if (!bus) {
-    return ReportFailure("list", options.json, bus.error());
-  }
-  const std::vector<KMCL_OFFER> offers = (*bus)->Offers();
-  if (options.json) {
-    Json object = {{"command", "list"},
-                   {"ok", true},
-                   {"bus", options.bus},
-                   {"version", (*bus)->VersionText()},
-                   {"offers", Json::array()}};
-    for (const KMCL_OFFER& offer : offers) {
-      object["offers"].push_back(ToJson(offer));
-    }
-    PrintJson(object);
-    return kExitSuccess;
-  }
-  Print(fmt::format("{} speaks VMBus {} and offers {} {}\n", options.bus, (*bus)->VersionText(),
+void PrintTable(const std::string& address, const ClientBus& bus,
+                const std::vector<KMCL_OFFER>& offers) {
+  Print(fmt::format("{} speaks VMBus {} and offers {} {}\n", address, bus.VersionText(),
                     offers.size(), offers.size() == 1 ? "channel" : "channels"));
   if (offers.empty()) {
-    return kExitSuccess;
+    return;
   }
   Print(Bold(fmt::format("{:<7} {:<16} {:<36} {:<36} {:>3} {}", "channel", "name", "interface",
                          "instance", "sub", "flags")) +
@@ -75,6 +59,26 @@ int RunList(const CommonOptions& options) {
                       InterfaceName(offer.InterfaceType), GuidText(offer.InterfaceType),
                       GuidText(offer.InterfaceInstance), offer.SubChannelIndex,
                       names.empty() ? "-" : fmt::format("{}", fmt::join(names, ","))));
+  }
+}
+
+int RunList(const CommonOptions& options) {
+  auto bus = ClientBus::Connect(options.bus);
+  if (!bus) {
+    return ReportFailure("list", options.json, bus.error());
+  }
+  const std::vector<KMCL_OFFER> offers = (*bus)->Offers();
+  Json object = {{"command", "list"},
+                 {"ok", true},
+                 {"bus", options.bus},
+                 {"version", (*bus)->VersionText()},
+                 {"offers", Json::array()}};
+  for (const KMCL_OFFER& offer : offers) {
+    object["offers"].push_back(ToJson(offer));
+  }
+  options.json.Emit(object);
+  if (options.json.text()) {
+    PrintTable(options.bus, **bus, offers);
   }
   return kExitSuccess;
 }

@@ -1,5 +1,6 @@
 #include "cli/output.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <kmcl/endpoint.h>
 #include <sys/time.h>
@@ -8,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 
 namespace kmcl::cli {
 namespace {
@@ -34,8 +36,20 @@ std::string Coloured(std::string_view code, std::string_view text) {
 void Print(std::string_view text) { WriteAll(STDOUT_FILENO, text); }
 void PrintError(std::string_view text) { WriteAll(STDERR_FILENO, text); }
 
-void PrintJson(const Json& object) {
-  Print(object.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+void JsonSink::Emit(const Json& object) const {
+  const std::string line = object.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  if (print) {
+    Print(line);
+  }
+  if (!file.empty()) {
+    const int descriptor = open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (descriptor < 0) {
+      PrintError(fmt::format("vmbus: cannot write {}: {}\n", file, std::strerror(errno)));
+      return;
+    }
+    WriteAll(descriptor, line);
+    close(descriptor);
+  }
 }
 
 bool UseColour() {
@@ -50,18 +64,18 @@ std::string Bold(std::string_view text) { return Coloured("1", text); }
 std::string Green(std::string_view text) { return Coloured("32", text); }
 std::string Red(std::string_view text) { return Coloured("31", text); }
 
-int ReportFailure(std::string_view command, bool json, const Failure& failure, Json details) {
+int ReportFailure(std::string_view command, const JsonSink& json, const Failure& failure,
+                  const Json& details) {
   const char* status = failure.status == STATUS_SUCCESS ? nullptr : KmclStatusName(failure.status);
-  if (json) {
-    Json object = {{"command", command}, {"ok", false}};
-    object["error"] = {{"message", failure.message}};
-    if (status != nullptr) {
-      object["error"]["status"] = status;
-    }
-    object["exit_code"] = failure.exit_code;
-    object.update(details);
-    PrintJson(object);
-  } else {
+  Json object = {{"command", command}, {"ok", false}};
+  object["error"] = {{"message", failure.message}};
+  if (status != nullptr) {
+    object["error"]["status"] = status;
+  }
+  object["exit_code"] = failure.exit_code;
+  object.update(details);
+  json.Emit(object);
+  if (json.text()) {
     PrintError(fmt::format("vmbus {}: {}{}\n", command, failure.message,
                            status == nullptr ? "" : fmt::format(" ({})", status)));
   }

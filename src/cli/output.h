@@ -16,8 +16,16 @@ using Json = nlohmann::ordered_json;
 // To standard output and standard error, unbuffered. A reader that has gone away is no failure.
 void Print(std::string_view text);
 void PrintError(std::string_view text);
-// One line of its own on standard output. Strings that are not UTF-8 get replacement characters.
-void PrintJson(const Json& object);
+
+// Where a command's JSON object goes, besides or instead of its text.
+struct JsonSink {
+  bool print = false;  // on standard output, instead of text
+  std::string file;    // and into this file, unless empty
+
+  bool text() const { return !print; }
+  // One line. Strings that are not UTF-8 get replacement characters.
+  void Emit(const Json& object) const;
+};
 
 // Whether colours are wanted on standard output: a terminal, and NO_COLOR is not set.
 bool UseColour();
@@ -25,9 +33,10 @@ std::string Bold(std::string_view text);
 std::string Green(std::string_view text);
 std::string Red(std::string_view text);
 
-// Says why `command` failed, as text on standard error or as the JSON object; returns the exit
-// code. `details` are further members of the object.
-int ReportFailure(std::string_view command, bool json, const Failure& failure, Json details = {});
+// Says why `command` failed, as text on standard error and as the JSON object; returns the exit code.
+// `details` are further members of the object.
+int ReportFailure(std::string_view command, const JsonSink& json, const Failure& failure,
+                  const Json& details = Json::object());
 
 std::string HumanBytes(double bytes);         // "1.5 MiB"
 std::string HumanTime(double nanoseconds);    // "12.3 µs"

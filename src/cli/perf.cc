@@ -150,7 +150,7 @@ Outcome<void> MeasureAll(const PerfOptions& options, WaitMode wait, Json& result
         return std::unexpected(cell.error());
       }
       results.push_back(ToJson(*cell));
-      if (!options.common.json) {
+      if (options.common.json.text()) {
         Print(Row(*cell));
       }
     }
@@ -159,7 +159,7 @@ Outcome<void> MeasureAll(const PerfOptions& options, WaitMode wait, Json& result
 }
 
 int RunPerf(const PerfOptions& options) {
-  if (!options.common.json) {
+  if (options.common.json.text()) {
     Print(fmt::format("both ends {}, {} s a row\n",
                       options.common.bus.empty() ? "started here" : "as the server was started",
                       options.seconds));
@@ -173,16 +173,15 @@ int RunPerf(const PerfOptions& options) {
       continue;
     }
     if (const auto done = MeasureAll(options, wait, results); !done) {
-      return ReportFailure("perf", options.common.json, done.error(), {{"results", results}});
+      return ReportFailure("perf", options.common.json, done.error(),
+                           Json::object({{"results", results}}));
     }
   }
-  if (options.common.json) {
-    PrintJson({{"command", "perf"},
-               {"ok", true},
-               {"server", options.common.bus.empty() ? "private" : options.common.bus},
-               {"seconds", options.seconds},
-               {"results", results}});
-  }
+  options.common.json.Emit({{"command", "perf"},
+                            {"ok", true},
+                            {"server", options.common.bus.empty() ? "private" : options.common.bus},
+                            {"seconds", options.seconds},
+                            {"results", results}});
   return kExitSuccess;
 }
 
@@ -195,7 +194,7 @@ void AddPerf(CLI::App& app, Command& chosen) {
   // Not from KMCL_BUS: a bus that happens to be set would silently change what is measured.
   perf->add_option("--bus", options->common.bus, "Measure against the server of this bus instead")
       ->type_name("ADDRESS");
-  perf->add_flag("--json", options->common.json, "Print one JSON object instead of text");
+  AddJsonOptions(*perf, options->common.json);
   perf->add_option("--mode", options->mode, "stream (one way), roundtrip or both")
       ->capture_default_str()
       ->check(CLI::IsMember({"stream", "roundtrip", "both"}));

@@ -110,7 +110,7 @@ int RunPing(const PingOptions& options) {
   if (!trips) {
     return fail(trips.error());
   }
-  if (!options.common.json) {
+  if (options.common.json.text()) {
     Print(fmt::format("{} {}: {} transactions of {} bytes, {} at a time, {}\n", Bold("ping"),
                       options.common.bus, HumanCount(options.count), options.size, options.window,
                       options.wait == "poll" ? "polling" : "sleeping between them"));
@@ -121,17 +121,15 @@ int RunPing(const PingOptions& options) {
   const TransactionSums sums = (*trips)->Sums().value_or(TransactionSums{});
   const KMCL_CHANNEL_COUNTERS counters = (*channel)->Counters();
   const Json details = Details(options, **trips, sums, counters);
-  if (!options.common.json) {
+  if (options.common.json.text()) {
     Print(Describe(**trips, sums) + Bold("counters") + "\n" + DescribeCounters(counters));
   }
   if (const auto failure = Judge(options, **trips, sums, **channel)) {
     return ReportFailure("ping", options.common.json, *failure, details);
   }
-  if (options.common.json) {
-    Json object = {{"command", "ping"}, {"ok", true}, {"bus", options.common.bus}};
-    object.update(details);
-    PrintJson(object);
-  }
+  Json object = {{"command", "ping"}, {"ok", true}, {"bus", options.common.bus}};
+  object.update(details);
+  options.common.json.Emit(object);
   return kExitSuccess;
 }
 

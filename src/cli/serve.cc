@@ -209,10 +209,10 @@ void TellReady(const ServeOptions& options) {
     (void)!write(options.ready_descriptor, line.data(), line.size());
     close(options.ready_descriptor);
   }
-  if (options.common.json) {
-    PrintError(line);  // standard output is for the object
-  } else {
+  if (options.common.json.text()) {
     Print(line);
+  } else {
+    PrintError(line);  // standard output is for the object
   }
 }
 
@@ -280,9 +280,8 @@ int RunServe(ServeOptions options) {
   // Revoked while the clients still listen, so that they are told and not just cut off.
   partitions.RevokeAll();
   KmclServerDestroy(server);
-  if (options.common.json) {
-    PrintJson(partitions.Summary());
-  } else {
+  options.common.json.Emit(partitions.Summary());
+  if (options.common.json.text()) {
     Print(partitions.Description());
   }
   return kExitSuccess;
