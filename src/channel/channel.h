@@ -64,6 +64,7 @@ class Channel {
   Channel& operator=(const Channel&) = delete;
 
   Side side() const { return side_; }
+  Handler& handler() const { return handler_; }
 
   // ---- The owner's side.
 
@@ -103,8 +104,9 @@ class Channel {
 
   // Received packets. Complete: any thread, once. False: not outstanding (a second completion).
   bool Complete(IncomingPacket& packet, std::span<const std::byte> reply);
+  // Defer: only inside OnPacket. Fail: until the packet is completed. False: not (any more) possible.
   bool Defer(const IncomingPacket& packet) { return receiver_.Defer(packet); }
-  bool Fail(const IncomingPacket& packet) { return receiver_.Fail(packet); }
+  bool Fail(IncomingPacket& packet) { return receiver_.Fail(packet); }
   void SetQuota(std::uint32_t quota) { receiver_.SetQuota(quota); }
   void SetPassive(bool required) { receiver_.SetPassive(required); }
 

@@ -12,6 +12,9 @@
 namespace kmcl::channel {
 namespace {
 
+// Which receiver is inside OnPacket on this thread.
+thread_local const Receiver* delivering_receiver = nullptr;
+
 // Packets one channel may deliver before the others of its thread get their turn.
 constexpr int kTurnPackets = 256;
 
@@ -42,6 +45,7 @@ void Receiver::Attach(ring::IncomingRing ring, std::shared_ptr<transport::Doorbe
   ring_.emplace(std::move(ring));
   bell_ = std::move(bell);
   failed_ = false;
+  fail_requested_.store(false, std::memory_order_relaxed);
   unmasked_ = false;
   blocked_.store(false, std::memory_order_relaxed);
 }
@@ -113,7 +117,8 @@ Turn Receiver::DeliverLoop(Level level, std::uint32_t spins, std::optional<Error
       EndBatch();
       return Turn::kStopped;
     }
-    const Step step = DeliverNext(level, broken);
+    if (fail_requested_.load(std::memory_order_relaxed)) failed_ = true;
+    const Step step = failed_ ? Step::kStop : DeliverNext(level, broken);
     switch (step) {
       case Step::kDelivered:
         if (ring_->release_due()) RingIfNeeded(ring_->Release());
@@ -250,7 +255,9 @@ Receiver::Step Receiver::DeliverPacket(IncomingPacket& packet) {
   in_hand_.fetch_add(1, std::memory_order_relaxed);
   current_ = &packet;
   verdict_ = Verdict::kNone;
+  delivering_receiver = this;
   handler_.OnPacket(packet);
+  delivering_receiver = nullptr;
   current_ = nullptr;
 
   // With kNone the packet may have been completed, and be gone, by now.
@@ -275,15 +282,27 @@ Receiver::Step Receiver::DeliverPacket(IncomingPacket& packet) {
   return verdict_ == Verdict::kFailed ? Step::kStop : Step::kDelivered;
 }
 
+// Whether this very thread is inside OnPacket of `packet`.
+bool Receiver::IsDelivering(const IncomingPacket& packet) const {
+  return delivering_receiver == this && current_ == &packet && verdict_ == Verdict::kNone;
+}
+
 bool Receiver::Defer(const IncomingPacket& packet) {
-  if (current_ != &packet || verdict_ != Verdict::kNone) return false;
+  if (!IsDelivering(packet) || !packet.outstanding.load(std::memory_order_relaxed)) return false;
   verdict_ = Verdict::kDeferred;
   return true;
 }
 
-bool Receiver::Fail(const IncomingPacket& packet) {
-  if (current_ != &packet || verdict_ != Verdict::kNone) return false;
-  verdict_ = Verdict::kFailed;
+bool Receiver::Fail(IncomingPacket& packet) {
+  if (IsDelivering(packet)) {
+    if (!packet.outstanding.load(std::memory_order_relaxed)) return false;
+    verdict_ = Verdict::kFailed;
+    return true;
+  }
+  if (!Retire(packet)) return false;
+  fail_requested_.store(true, std::memory_order_relaxed);
+  pool_.Put(packet);
+  CountRetired();
   return true;
 }
 

@@ -69,9 +69,10 @@ class Receiver {
   Turn Deliver(Level level, std::uint32_t spins, std::optional<Error>& broken)
       KMCL_EXCLUDES(mutex_);
 
-  // Called from inside OnPacket, about the packet that is being delivered; false if it is another.
+  // Only inside OnPacket, about the packet that is being delivered; false if it is another.
   bool Defer(const IncomingPacket& packet);
-  bool Fail(const IncomingPacket& packet);
+  // Until the packet is retired, which this does: the queue stops. False if it is retired already.
+  bool Fail(IncomingPacket& packet);
 
   // The owner is done with `packet`. False if it was not outstanding. Then the caller sends the
   // completion, recycles the packet unless it is queued, and calls CountRetired last.
@@ -107,6 +108,7 @@ class Receiver {
   Step DeliverPacket(IncomingPacket& packet);
   Step MalformedPacket(IncomingPacket* packet, const char* what, std::uint64_t size);
   void DeliverCompletion(IncomingPacket& packet);
+  bool IsDelivering(const IncomingPacket& packet) const;
   bool AtQuota();
   bool WantsPassive() const;
   void EndBatch();
@@ -136,6 +138,7 @@ class Receiver {
   bool unmasked_ = false;  // the peer rings for new packets
 
   // Set by anyone, read on the packet path.
+  std::atomic<bool> fail_requested_{false};
   std::atomic<bool> enabled_{false};
   std::atomic<bool> passive_required_{false};
   std::atomic<std::uint32_t> quota_{UINT32_MAX};

@@ -79,6 +79,8 @@ Partition::OfferedChannel* Partition::Find(wire::ChannelId id) {
 
 Result<void> Partition::Offer(const std::shared_ptr<ServerChannel>& channel) {
   if (gone_) return std::unexpected(Error::kNoBus);
+  // Our clients run in trust level 0; an offer to another one is seen by nobody.
+  if (channel->setup_.target_vtl != 0) return {};
   auto outcome = machine_.OnOffer(channel->setup_.offer);
   if (!outcome) return std::unexpected(outcome.error());
   channel->id_ = outcome->channel;

@@ -40,6 +40,7 @@ Result<std::unique_ptr<Server>> Server::Create(const ServerOptions& options, Eve
   if (!bus) return std::unexpected(bus.error());
   server->bus_ = std::move(*bus);
 
+  server->events_.on_created(*server);
   Result<BusThread::Token> token;
   server->bus_->Call([&] {
     token = server->bus_->Watch(server->listener_->fd(), EPOLLIN,

@@ -31,6 +31,8 @@ struct ServerOptions {
 class Server {
  public:
   struct Events {
+    // Before the first client can arrive, on the creating thread.
+    std::function<void(Server&)> on_created;
     // On the bus thread; offers are made from here.
     std::function<void(std::shared_ptr<Partition>)> on_arrived;
     // On a passive thread, once for each partition that arrived, after its channels were closed.

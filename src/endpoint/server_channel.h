@@ -21,6 +21,7 @@ class ServerChannel final : public ChannelEnd {
   struct Setup {
     bus::OfferParameters offer;
     bool has_offer = false;  // interface type and instance were set
+    std::uint8_t target_vtl = 0;
     std::shared_ptr<Partition> partition;
   };
   Setup& setup() { return setup_; }

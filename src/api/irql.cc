@@ -1,0 +1,22 @@
+// The emulated interrupt level of the calling thread.
+
+#include <kmcl/nt.h>
+
+#include "endpoint/irql.h"
+#include "result.h"
+
+using kmcl::endpoint::current_irql;
+
+KIRQL KeGetCurrentIrql(VOID) { return current_irql; }
+
+// The caller's mistakes; under Windows these stop the machine.
+VOID KeRaiseIrql(KIRQL NewIrql, PKIRQL OldIrql) {
+  KMCL_CHECK(NewIrql >= current_irql);
+  *OldIrql = current_irql;
+  current_irql = NewIrql;
+}
+
+VOID KeLowerIrql(KIRQL NewIrql) {
+  KMCL_CHECK(NewIrql <= current_irql);
+  current_irql = NewIrql;
+}

@@ -1,0 +1,272 @@
+// Endpoints for programs (kmcl/endpoint.h).
+
+#include <kmcl/endpoint.h>
+
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "api/objects.h"
+#include "api/status_map.h"
+#include "log.h"
+#include "mutex.h"
+#include "wire/version.h"
+
+using namespace kmcl;
+using namespace kmcl::api;
+
+struct KMCL_SERVER_OBJECT {
+  DEVICE_OBJECT device{};
+  DeviceBinding binding;
+  KMCL_ENDPOINT_OPTIONS options{};
+  Mutex mutex;
+  // The handles that PartitionArrived was given.
+  std::map<std::uint64_t, HANDLE> partitions KMCL_GUARDED_BY(mutex);
+  std::unique_ptr<endpoint::Server> server;  // goes first: its last callbacks use the rest
+};
+
+struct KMCL_CLIENT_OBJECT {
+  DEVICE_OBJECT device{};
+  DeviceBinding binding;
+  std::unique_ptr<endpoint::Client> client;
+};
+
+namespace kmcl::api {
+namespace {
+
+constexpr ULONG kMostDispatchThreads = 16;  // the pairs of inboxes that a link can have
+
+void InitDevice(DEVICE_OBJECT& device, DeviceBinding& binding) {
+  device.Size = sizeof device;
+  device.ReferenceCount = 1;
+  device.KmclBinding = &binding;
+}
+
+// The address, or KMCL_BUS; empty when there is neither.
+std::string AddressOf(const char* address) {
+  if (address == nullptr) address = std::getenv("KMCL_BUS");
+  return address == nullptr ? std::string() : std::string(address);
+}
+
+// Copies the options, or the defaults. False: something is out of range.
+bool TakeOptions(const KMCL_ENDPOINT_OPTIONS* given, KMCL_ENDPOINT_OPTIONS& options) {
+  KmclEndpointOptionsInit(&options);
+  if (given == nullptr) return true;
+  if (given->Size != sizeof options) return false;
+  options = *given;
+  return options.DispatchThreads >= 1 && options.DispatchThreads <= kMostDispatchThreads &&
+         options.MaximumPartitions >= 1 && options.MaximumPartitionMemory >= PAGE_SIZE &&
+         options.MaximumDonatedMemory >= PAGE_SIZE &&
+         (options.MaximumVersion == 0 || wire::IsKnown(wire::Version{options.MaximumVersion}));
+}
+
+void OnArrived(KMCL_SERVER_OBJECT& object, std::shared_ptr<endpoint::Partition> partition) {
+  const std::uint64_t number = partition->number();
+  const HANDLE handle = AddPartitionHandle(std::move(partition));
+  {
+    MutexLock lock(object.mutex);
+    object.partitions[number] = handle;
+  }
+  if (object.options.PartitionArrived != nullptr) {
+    object.options.PartitionArrived(object.options.Context, &object, handle);
+  }
+}
+
+void OnGone(KMCL_SERVER_OBJECT& object, const endpoint::Partition& partition) {
+  HANDLE handle = nullptr;
+  {
+    MutexLock lock(object.mutex);
+    const auto found = object.partitions.find(partition.number());
+    KMCL_CHECK(found != object.partitions.end());
+    handle = found->second;
+    object.partitions.erase(found);
+  }
+  if (object.options.PartitionGone != nullptr) {
+    object.options.PartitionGone(object.options.Context, &object, handle);
+  }
+  RemovePartitionHandle(handle);
+}
+
+NTSTATUS CreateServer(const std::string& address, const KMCL_ENDPOINT_OPTIONS& options,
+                      KMCL_SERVER* server) {
+  auto object = std::make_unique<KMCL_SERVER_OBJECT>();
+  object->options = options;
+  // Clients may arrive before Create returns: the object is whole by then, but for `server`.
+  auto created = endpoint::Server::Create(
+      {.address = address,
+       .dispatch_threads = options.DispatchThreads,
+       .spin_us = options.SpinMicroseconds,
+       .maximum_partitions = options.MaximumPartitions,
+       .maximum_partition_memory = options.MaximumPartitionMemory},
+      {.on_created =
+           [raw = object.get()](endpoint::Server& made) {
+             raw->binding.server = &made;
+             InitDevice(raw->device, raw->binding);
+           },
+       .on_arrived =
+           [raw = object.get()](std::shared_ptr<endpoint::Partition> partition) {
+             OnArrived(*raw, std::move(partition));
+           },
+       .on_gone = [raw = object.get()](std::shared_ptr<endpoint::Partition> partition) {
+         OnGone(*raw, *partition);
+       }});
+  if (!created) return StatusOf(created.error());
+  object->server = std::move(*created);
+  *server = object.release();
+  return STATUS_SUCCESS;
+}
+
+NTSTATUS ConnectClient(const std::string& address, const KMCL_ENDPOINT_OPTIONS& options,
+                       KMCL_CLIENT* client) {
+  auto object = std::make_unique<KMCL_CLIENT_OBJECT>();
+  auto connected = endpoint::Client::Connect(
+      {.address = address,
+       .dispatch_threads = options.DispatchThreads,
+       .spin_us = options.SpinMicroseconds,
+       .maximum_memory = options.MaximumDonatedMemory,
+       .newest = options.MaximumVersion == 0 ? wire::kVersionsNewestFirst.front()
+                                             : wire::Version{options.MaximumVersion}});
+  if (!connected) return StatusOf(connected.error());
+  object->client = std::move(*connected);
+  object->binding.client = object->client.get();
+  InitDevice(object->device, object->binding);
+  *client = object.release();
+  return STATUS_SUCCESS;
+}
+
+}  // namespace
+}  // namespace kmcl::api
+
+VOID KmclEndpointOptionsInit(PKMCL_ENDPOINT_OPTIONS Options) {
+  *Options = {};
+  Options->Size = sizeof *Options;
+  Options->DispatchThreads = 1;
+  Options->SpinMicroseconds = KMCL_SPIN_NEVER;
+  Options->MaximumPartitions = 1024;
+  Options->MaximumPartitionMemory = UINT64{4} << 30;
+  Options->MaximumDonatedMemory = UINT64{4} << 30;
+}
+
+NTSTATUS KmclServerCreate(const char* Address, const KMCL_ENDPOINT_OPTIONS* Options,
+                          KMCL_SERVER* Server) {
+  if (Server != nullptr) *Server = nullptr;
+  try {
+    const std::string address = AddressOf(Address);
+    if (address.empty()) return STATUS_INVALID_PARAMETER_1;
+    KMCL_ENDPOINT_OPTIONS options;
+    if (!TakeOptions(Options, options)) return STATUS_INVALID_PARAMETER_2;
+    if (Server == nullptr) return STATUS_INVALID_PARAMETER_3;
+    return CreateServer(address, options, Server);
+  } catch (const std::bad_alloc&) {
+    return STATUS_INSUFFICIENT_RESOURCES;
+  }
+}
+
+VOID KmclServerDestroy(KMCL_SERVER Server) {
+  if (Server == nullptr || IsForbiddenInCallback("KmclServerDestroy")) return;
+  delete Server;
+}
+
+PDEVICE_OBJECT KmclServerDeviceObject(KMCL_SERVER Server) {
+  return Server == nullptr ? nullptr : &Server->device;
+}
+
+NTSTATUS KmclPartitionQuery(HANDLE Partition, PKMCL_PARTITION_INFORMATION Information) {
+  const auto partition = FindPartition(Partition);
+  if (partition == nullptr) return STATUS_INVALID_HANDLE;
+  if (Information == nullptr) return STATUS_INVALID_PARAMETER_2;
+  const auto peer = partition->peer();
+  *Information = {.ProcessId = static_cast<UINT32>(peer.pid),
+                  .UserId = peer.uid,
+                  .GroupId = peer.gid,
+                  .Version = partition->version(),
+                  .Number = partition->number()};
+  return STATUS_SUCCESS;
+}
+
+NTSTATUS KmclClientConnect(const char* Address, const KMCL_ENDPOINT_OPTIONS* Options,
+                           KMCL_CLIENT* Client) {
+  if (Client != nullptr) *Client = nullptr;
+  try {
+    const std::string address = AddressOf(Address);
+    if (address.empty()) return STATUS_INVALID_PARAMETER_1;
+    KMCL_ENDPOINT_OPTIONS options;
+    if (!TakeOptions(Options, options)) return STATUS_INVALID_PARAMETER_2;
+    if (Client == nullptr) return STATUS_INVALID_PARAMETER_3;
+    return ConnectClient(address, options, Client);
+  } catch (const std::bad_alloc&) {
+    return STATUS_INSUFFICIENT_RESOURCES;
+  }
+}
+
+VOID KmclClientDestroy(KMCL_CLIENT Client) {
+  if (Client == nullptr || IsForbiddenInCallback("KmclClientDestroy")) return;
+  delete Client;
+}
+
+PDEVICE_OBJECT KmclClientDeviceObject(KMCL_CLIENT Client) {
+  return Client == nullptr ? nullptr : &Client->device;
+}
+
+BOOLEAN KmclClientIsConnected(KMCL_CLIENT Client) {
+  return Client != nullptr && Client->client->is_connected() ? TRUE : FALSE;
+}
+
+ULONG KmclClientVersion(KMCL_CLIENT Client) {
+  return Client == nullptr ? 0 : Client->client->version();
+}
+
+NTSTATUS KmclClientQueryOffers(KMCL_CLIENT Client, PKMCL_OFFER Offers, ULONG Capacity,
+                               PULONG Count) {
+  if (Client == nullptr) return STATUS_INVALID_PARAMETER_1;
+  if (Offers == nullptr && Capacity != 0) return STATUS_INVALID_PARAMETER_2;
+  if (Count == nullptr) return STATUS_INVALID_PARAMETER_4;
+  try {
+    const auto standing = Client->client->Offers();
+    *Count = static_cast<ULONG>(standing.size());
+    for (ULONG i = 0; i < standing.size() && i < Capacity; ++i) {
+      const bus::Offer& offer = standing[i].offer;
+      Offers[i] = {.InterfaceType = ToC(offer.parameters.key.interface_type),
+                   .InterfaceInstance = ToC(offer.parameters.key.instance),
+                   .ChannelId = static_cast<UINT32>(offer.channel),
+                   .SubChannelIndex = offer.parameters.key.subchannel_index,
+                   .Flags = offer.parameters.flags,
+                   .MmioMegabytes = offer.parameters.mmio_megabytes,
+                   .MmioMegabytesOptional = offer.parameters.mmio_megabytes_optional,
+                   .InUse = standing[i].in_use ? BOOLEAN{TRUE} : BOOLEAN{FALSE}};
+    }
+    return *Count > Capacity ? STATUS_BUFFER_TOO_SMALL : STATUS_SUCCESS;
+  } catch (const std::bad_alloc&) {
+    return STATUS_INSUFFICIENT_RESOURCES;
+  }
+}
+
+NTSTATUS KmclChannelQueryCounters(VMBCHANNEL Channel, PKMCL_CHANNEL_COUNTERS Counters) {
+  if (Channel == nullptr) return STATUS_INVALID_PARAMETER_1;
+  if (Counters == nullptr || Counters->Size != sizeof *Counters) return STATUS_INVALID_PARAMETER_2;
+  const channel::Counters counters = ChannelObject::From(Channel).engine().counters();
+  const auto& sender = counters.sender;
+  const auto& receiver = counters.receiver;
+  *Counters = {.Size = sizeof *Counters,
+               .Reserved = 0,
+               .PacketsSent = sender.packets,
+               .BytesSent = sender.bytes,
+               .CompletionsSent = sender.completions,
+               .PacketsReceived = receiver.packets,
+               .BytesReceived = receiver.bytes,
+               .CompletionsReceived = receiver.completions,
+               .CompletionsUnexpected = sender.unexpected_completions,
+               .Batches = receiver.batches,
+               .BellsRung = counters.bells_rung,
+               .BellsReceived = receiver.bells,
+               .RingFull = sender.ring_full,
+               .TransactionsStarted = sender.transactions_started,
+               .TransactionsCompleted = sender.transactions_completed,
+               .TransactionsCancelled = sender.transactions_cancelled,
+               .Outstanding = receiver.outstanding,
+               .Queued = sender.queued};
+  return STATUS_SUCCESS;
+}

@@ -1,0 +1,121 @@
+#include "api/objects.h"
+
+#include <bit>
+#include <cstdlib>
+#include <unordered_map>
+
+#include "api/status_map.h"
+#include "channel/channel.h"
+#include "log.h"
+#include "mutex.h"
+
+namespace kmcl::api {
+namespace {
+
+struct PartitionHandles {
+  Mutex mutex;
+  std::unordered_map<HANDLE, std::shared_ptr<endpoint::Partition>> entries KMCL_GUARDED_BY(mutex);
+  std::uintptr_t last KMCL_GUARDED_BY(mutex) = 0;
+};
+
+// Never destroyed: handles may be closed while the process exits.
+PartitionHandles& Handles() {
+  static auto* handles = new PartitionHandles;
+  return *handles;
+}
+
+}  // namespace
+
+// ---- The driver's callbacks. NULL stands for the defaults of KMCL reference 2.4 and 6.1.
+
+bool ChannelObject::OnOpened() {
+  return state_callbacks.EvtChannelOpened == nullptr ||
+         NT_SUCCESS(state_callbacks.EvtChannelOpened(handle()));
+}
+
+void ChannelObject::OnClosed() {
+  if (state_callbacks.EvtChannelClosed != nullptr) state_callbacks.EvtChannelClosed(handle());
+}
+
+void ChannelObject::OnSuspend() {
+  if (state_callbacks.EvtChannelSuspend != nullptr) state_callbacks.EvtChannelSuspend(handle());
+}
+
+void ChannelObject::OnStarted() {
+  if (state_callbacks.EvtChannelStarted != nullptr) state_callbacks.EvtChannelStarted(handle());
+}
+
+void ChannelObject::OnPostStarted() {
+  if (state_callbacks.EvtChannelPostStarted != nullptr) {
+    state_callbacks.EvtChannelPostStarted(handle());
+  }
+}
+
+void ChannelObject::OnConnectFailed(Error error) {
+  if (pnp_failure != nullptr) pnp_failure(handle(), StatusOf(error));
+}
+
+void ChannelObject::OnPacket(channel::IncomingPacket& packet) {
+  if (process_packet == nullptr) {
+    packet.channel->Complete(packet, {});
+    return;
+  }
+  process_packet(handle(), reinterpret_cast<VMBPACKETCOMPLETION>(&packet), packet.payload.data(),
+                 static_cast<UINT32>(packet.payload.size()),
+                 packet.external_data ? VMBUS_CHANNEL_PROCESS_PACKET_FLAG_EXTERNAL_DATA : 0);
+}
+
+void ChannelObject::OnBatchEnd(std::uint32_t packets) {
+  if (processing_complete != nullptr) processing_complete(handle(), packets);
+}
+
+void ChannelObject::OnPacketDone(channel::Packet& packet, channel::Outcome outcome,
+                                 std::span<std::byte> reply) {
+  const auto routine = reinterpret_cast<PFN_VMB_PACKET_COMPLETION_ROUTINE>(packet.routine);
+  routine(HandleOf(packet), StatusOf(outcome), reply.empty() ? nullptr : reply.data(),
+          static_cast<UINT32>(reply.size()));
+}
+
+// ---- Handles and conversions.
+
+HANDLE AddPartitionHandle(std::shared_ptr<endpoint::Partition> partition) {
+  PartitionHandles& handles = Handles();
+  MutexLock lock(handles.mutex);
+  // Like Windows', multiples of 4; a number is not used again.
+  const auto handle = reinterpret_cast<HANDLE>(handles.last += 4);
+  handles.entries[handle] = std::move(partition);
+  return handle;
+}
+
+std::shared_ptr<endpoint::Partition> FindPartition(HANDLE handle) {
+  PartitionHandles& handles = Handles();
+  MutexLock lock(handles.mutex);
+  const auto found = handles.entries.find(handle);
+  return found == handles.entries.end() ? nullptr : found->second;
+}
+
+bool RemovePartitionHandle(HANDLE handle) {
+  std::shared_ptr<endpoint::Partition> last;  // let go of outside the lock
+  PartitionHandles& handles = Handles();
+  MutexLock lock(handles.mutex);
+  const auto found = handles.entries.find(handle);
+  if (found == handles.entries.end()) return false;
+  last = std::move(found->second);
+  handles.entries.erase(found);
+  return true;
+}
+
+bool IsForbiddenInCallback(const char* what) {
+  if (!channel::InCallback()) return false;
+  Log(LogLevel::kError, "%s was called from a callback, which it would wait for", what);
+#ifndef NDEBUG
+  std::abort();
+#endif
+  return true;
+}
+
+wire::Guid FromC(const GUID& guid) { return std::bit_cast<wire::Guid>(guid); }
+
+GUID ToC(const wire::Guid& guid) { return std::bit_cast<GUID>(guid); }
+
+}  // namespace kmcl::api

@@ -1,0 +1,97 @@
+// What the handles of the C edge point to.
+//
+// VMBCHANNEL is a ChannelObject; VMBPACKET and VMBPACKETCOMPLETION are the channel room's packets. A
+// device object's binding says which endpoint stands behind it. Partition handles are entries of a table:
+// they come from the caller, may be stale, and are looked up, never followed.
+#pragma once
+
+#include <kmcl/endpoint.h>
+#include <kmcl/kmcl.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "channel/handler.h"
+#include "endpoint/client.h"
+#include "endpoint/partition.h"
+#include "endpoint/server.h"
+#include "wire/guid.h"
+
+namespace kmcl::api {
+
+// Behind PDEVICE_OBJECT: exactly one of the two.
+struct DeviceBinding {
+  endpoint::Server* server = nullptr;
+  endpoint::Client* client = nullptr;
+};
+
+// Behind VMBCHANNEL: the driver's callbacks, and the channel they belong to.
+class ChannelObject final : public channel::Handler {
+ public:
+  explicit ChannelObject(endpoint::Server& server) : server_(server.MakeChannel(*this)) {}
+  explicit ChannelObject(endpoint::Client& client) : client_(client.MakeChannel(*this)) {}
+
+  static ChannelObject& From(VMBCHANNEL handle) { return *reinterpret_cast<ChannelObject*>(handle); }
+  static ChannelObject& From(channel::Channel& channel) {
+    return static_cast<ChannelObject&>(channel.handler());
+  }
+  VMBCHANNEL handle() { return reinterpret_cast<VMBCHANNEL>(this); }
+
+  bool is_server() const { return server_ != nullptr; }
+  endpoint::ChannelEnd& end() {
+    return is_server() ? static_cast<endpoint::ChannelEnd&>(*server_) : *client_;
+  }
+  channel::Channel& engine() { return end().engine(); }
+  endpoint::ServerChannel* server() { return server_.get(); }
+  endpoint::ClientChannel* client() { return client_.get(); }
+
+  // Set in the Init window.
+  VMB_CHANNEL_STATE_CHANGE_CALLBACKS state_callbacks{};
+  PFN_VMB_CHANNEL_PROCESS_PACKET process_packet = nullptr;
+  PFN_VMB_CHANNEL_PROCESSING_COMPLETE processing_complete = nullptr;
+  PFN_VMB_CHANNEL_PNP_FAILURE pnp_failure = nullptr;
+  std::u16string friendly_name;
+
+  std::atomic<PVOID> pointer{nullptr};
+  std::atomic<UINT16> interrupt_latency{0};
+
+  // Handler.
+  bool OnOpened() override;
+  void OnClosed() override;
+  void OnSuspend() override;
+  void OnStarted() override;
+  void OnPostStarted() override;
+  void OnConnectFailed(Error error) override;
+  void OnPacket(channel::IncomingPacket& packet) override;
+  void OnBatchEnd(std::uint32_t packets) override;
+  void OnPacketDone(channel::Packet& packet, channel::Outcome outcome,
+                    std::span<std::byte> reply) override;
+
+ private:
+  // Exactly one of the two.
+  std::shared_ptr<endpoint::ServerChannel> server_;
+  std::shared_ptr<endpoint::ClientChannel> client_;
+};
+
+inline channel::Packet& PacketFrom(VMBPACKET handle) {
+  return *reinterpret_cast<channel::Packet*>(handle);
+}
+inline VMBPACKET HandleOf(channel::Packet& packet) { return reinterpret_cast<VMBPACKET>(&packet); }
+inline channel::IncomingPacket& IncomingFrom(VMBPACKETCOMPLETION handle) {
+  return *reinterpret_cast<channel::IncomingPacket*>(handle);
+}
+
+// The table of partition handles. Null for a handle that is not, or no longer, in it.
+HANDLE AddPartitionHandle(std::shared_ptr<endpoint::Partition> partition);
+std::shared_ptr<endpoint::Partition> FindPartition(HANDLE handle);
+bool RemovePartitionHandle(HANDLE handle);
+
+// A call that would wait for the callback it is made from. Logged; a debug build stops here. `what`
+// names the function.
+bool IsForbiddenInCallback(const char* what);
+
+wire::Guid FromC(const GUID& guid);
+GUID ToC(const wire::Guid& guid);
+
+}  // namespace kmcl::api

@@ -1,0 +1,124 @@
+// Channel lifetime and state (KMCL reference 10.1).
+
+#include <new>
+
+#include "api/objects.h"
+#include "api/status_map.h"
+#include "log.h"
+
+namespace kmcl::api {
+namespace {
+
+NTSTATUS Allocate(const DeviceBinding& binding, bool is_server, VMBCHANNEL* channel) {
+  try {
+    ChannelObject* const object = is_server ? new ChannelObject(*binding.server)
+                                            : new ChannelObject(*binding.client);
+    *channel = object->handle();
+    return STATUS_SUCCESS;
+  } catch (const std::bad_alloc&) {
+    return STATUS_INSUFFICIENT_RESOURCES;
+  }
+}
+
+}  // namespace
+}  // namespace kmcl::api
+
+using namespace kmcl;
+using namespace kmcl::api;
+
+NTSTATUS VmbChannelAllocate(PDEVICE_OBJECT ParentDeviceObject, BOOLEAN IsServer,
+                            VMBCHANNEL* Channel) {
+  if (Channel != nullptr) *Channel = nullptr;
+  if (ParentDeviceObject == nullptr || ParentDeviceObject->KmclBinding == nullptr) {
+    return STATUS_INVALID_PARAMETER_1;
+  }
+  const auto& binding = *static_cast<const DeviceBinding*>(ParentDeviceObject->KmclBinding);
+  if ((IsServer != FALSE) != (binding.server != nullptr)) return STATUS_INVALID_PARAMETER_2;
+  if (Channel == nullptr) return STATUS_INVALID_PARAMETER_3;
+  return Allocate(binding, IsServer != FALSE, Channel);
+}
+
+VOID VmbChannelCleanup(VMBCHANNEL Channel) {
+  if (Channel == nullptr || IsForbiddenInCallback("VmbChannelCleanup")) return;
+  ChannelObject& object = ChannelObject::From(Channel);
+  if (!object.engine().is_disabled()) {
+    Log(LogLevel::kError, "VmbChannelCleanup of a channel that is not Disabled: disabled first");
+    object.engine().Disable();
+  }
+  delete &object;
+}
+
+NTSTATUS VmbChannelEnable(VMBCHANNEL Channel) {
+  if (Channel == nullptr) return STATUS_INVALID_PARAMETER_1;
+  if (IsForbiddenInCallback("VmbChannelEnable")) return STATUS_INVALID_DEVICE_STATE;
+  try {
+    const auto enabled = ChannelObject::From(Channel).end().Enable();
+    return enabled ? STATUS_SUCCESS : StatusOf(enabled.error());
+  } catch (const std::bad_alloc&) {
+    return STATUS_INSUFFICIENT_RESOURCES;
+  }
+}
+
+VOID VmbChannelDisable(VMBCHANNEL Channel) {
+  if (Channel == nullptr || IsForbiddenInCallback("VmbChannelDisable")) return;
+  ChannelObject::From(Channel).engine().Disable();
+}
+
+VOID VmbChannelStart(VMBCHANNEL Channel) {
+  if (Channel == nullptr || IsForbiddenInCallback("VmbChannelStart")) return;
+  ChannelObject::From(Channel).engine().Start();
+}
+
+VOID VmbChannelPause(VMBCHANNEL Channel) {
+  if (Channel == nullptr || IsForbiddenInCallback("VmbChannelPause")) return;
+  ChannelObject::From(Channel).engine().Pause();
+}
+
+VOID VmbChannelSetPointer(VMBCHANNEL Channel, PVOID Pointer) {
+  ChannelObject::From(Channel).pointer.store(Pointer, std::memory_order_release);
+}
+
+PVOID VmbChannelGetPointer(VMBCHANNEL Channel) {
+  return ChannelObject::From(Channel).pointer.load(std::memory_order_acquire);
+}
+
+VOID VmbChannelGetInterfaceInstance(VMBCHANNEL Channel, LPGUID InterfaceInstance) {
+  if (Channel == nullptr || InterfaceInstance == nullptr) return;
+  ChannelObject& object = ChannelObject::From(Channel);
+  *InterfaceInstance = ToC(object.is_server() ? object.server()->setup().offer.key.instance
+                                              : object.client()->binding().instance);
+}
+
+VOID VmbChannelGetMmioSpace(VMBCHANNEL Channel, UINT64* MmioAddress, UINT64* MmioSize) {
+  if (Channel == nullptr || MmioAddress == nullptr || MmioSize == nullptr) return;
+  ChannelObject& object = ChannelObject::From(Channel);
+  // These transports have no physical address space to reserve from: the size is what was offered.
+  *MmioAddress = 0;
+  *MmioSize = object.is_server() ? 0 : UINT64{object.client()->binding().mmio_megabytes} << 20;
+}
+
+NTSTATUS VmbChannelSetInterruptLatency(VMBCHANNEL Channel, UINT16 Latency,
+                                       PUINT16 OriginalLatency) {
+  if (Channel == nullptr || ChannelObject::From(Channel).is_server()) {
+    return STATUS_INVALID_PARAMETER_1;
+  }
+  if (OriginalLatency == nullptr) return STATUS_INVALID_PARAMETER_3;
+  ChannelObject& object = ChannelObject::From(Channel);
+  if (!object.engine().is_open()) return STATUS_INVALID_DEVICE_STATE;
+  *OriginalLatency = object.interrupt_latency.exchange(Latency, std::memory_order_relaxed);
+  return STATUS_SUCCESS;
+}
+
+VOID VmbChannelSetIncomingProcessingAtPassive(VMBCHANNEL Channel, BOOLEAN RequirePassive) {
+  if (Channel == nullptr) return;
+  ChannelObject::From(Channel).engine().SetPassive(RequirePassive != FALSE);
+}
+
+VOID VmbChannelSetTransactionQuota(VMBCHANNEL Channel, UINT32 Quota) {
+  if (Channel == nullptr) return;
+  if (Quota == 0) {
+    Log(LogLevel::kError, "VmbChannelSetTransactionQuota: a quota of 0 is ignored");
+    return;
+  }
+  ChannelObject::From(Channel).engine().SetQuota(Quota);
+}

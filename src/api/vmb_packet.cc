@@ -1,0 +1,200 @@
+// Packets, outgoing and incoming (KMCL reference 10.5, 10.6).
+
+#include <time.h>
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+
+#include "api/objects.h"
+#include "api/status_map.h"
+#include "log.h"
+
+namespace kmcl::api {
+namespace {
+
+using std::chrono::steady_clock;
+
+constexpr std::size_t kPacketAlignment = 16;
+
+// The completion routine of a packet from VmbPacketAllocate until the driver sets its own.
+VOID FreeWhenDone(VMBPACKET packet, NTSTATUS, PVOID, UINT32) { VmbPacketFree(packet); }
+
+std::span<const std::byte> BytesOf(PVOID buffer, UINT32 length) {
+  return {static_cast<const std::byte*>(buffer), length};
+}
+
+// When a timeout in the style of KeWaitForSingleObject is over: units of 100 ns, negative from now,
+// positive since 1601.
+steady_clock::time_point DeadlineOf(LONGLONG timeout) {
+  constexpr LONGLONG kUnitsPerSecond = 10'000'000;
+  constexpr LONGLONG kSecondsFrom1601To1970 = 11'644'473'600;
+  constexpr LONGLONG kLongest = LONGLONG{100} * 365 * 86'400 * kUnitsPerSecond;  // a century
+  LONGLONG from_now = 0;
+  if (timeout < 0) {
+    from_now = timeout < -kLongest ? kLongest : -timeout;
+  } else {
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME, &now);
+    const LONGLONG system_time =
+        (LONGLONG{now.tv_sec} + kSecondsFrom1601To1970) * kUnitsPerSecond + now.tv_nsec / 100;
+    from_now = std::clamp<LONGLONG>(timeout - system_time, 0, kLongest);
+  }
+  return steady_clock::now() + std::chrono::nanoseconds(from_now * 100);
+}
+
+// What VmbPacketSend and the synchronous request check alike, in the order of their parameters 2 to 5.
+NTSTATUS CheckSend(ChannelObject& object, PVOID buffer, UINT32 length, UINT32 capacity, PMDL mdl,
+                   UINT32 flags) {
+  if (buffer == nullptr && length != 0) return STATUS_INVALID_PARAMETER_2;
+  if (length > capacity) return STATUS_INVALID_PARAMETER_3;
+  if (mdl != nullptr) return object.is_server() ? STATUS_INVALID_PARAMETER_4 : STATUS_NOT_SUPPORTED;
+  if ((flags & ~UINT32{VMBUS_CHANNEL_FORMAT_FLAGS}) != 0) return STATUS_INVALID_PARAMETER_5;
+  // A pipe carries no transactions.
+  if ((flags & VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION) != 0 && object.engine().config().pipe) {
+    return STATUS_INVALID_PARAMETER_5;
+  }
+  return STATUS_SUCCESS;
+}
+
+}  // namespace
+}  // namespace kmcl::api
+
+using namespace kmcl;
+using namespace kmcl::api;
+
+VMBPACKET VmbPacketAllocate(VMBCHANNEL Channel) {
+  if (Channel == nullptr) return nullptr;
+  channel::Packet* const packet = ChannelObject::From(Channel).engine().AllocatePacket();
+  if (packet == nullptr) return nullptr;
+  packet->routine = reinterpret_cast<void (*)()>(&FreeWhenDone);
+  return HandleOf(*packet);
+}
+
+VOID VmbPacketFree(VMBPACKET VmbPacket) {
+  if (VmbPacket == nullptr) return;
+  channel::Packet& packet = PacketFrom(VmbPacket);
+  if (packet.in_caller_memory) {
+    Log(LogLevel::kError, "VmbPacketFree of a packet in the caller's own memory: ignored");
+  } else if (packet.state.load(std::memory_order_relaxed) != channel::Packet::State::kIdle) {
+    Log(LogLevel::kError, "VmbPacketFree of a packet that is in flight: ignored");
+  } else {
+    packet.channel->FreePacket(packet);
+  }
+}
+
+UINT32 VmbChannelSizeofPacket(VMBCHANNEL Channel) {
+  return Channel == nullptr ? 0 : ChannelObject::From(Channel).engine().packet_object_bytes();
+}
+
+NTSTATUS VmbPacketInitialize(VMBCHANNEL Channel, VMBPACKET VmbPacket, UINT32 ByteCount) {
+  if (Channel == nullptr) return STATUS_INVALID_PARAMETER_1;
+  if (VmbPacket == nullptr || reinterpret_cast<std::uintptr_t>(VmbPacket) % kPacketAlignment != 0) {
+    return STATUS_INVALID_PARAMETER_2;
+  }
+  channel::Channel& engine = ChannelObject::From(Channel).engine();
+  if (ByteCount < engine.packet_object_bytes()) return STATUS_INVALID_PARAMETER_3;
+  engine.InitializePacket(VmbPacket);
+  return STATUS_SUCCESS;
+}
+
+VOID VmbPacketSetPointer(VMBPACKET PacketObject, PVOID Pointer) {
+  PacketFrom(PacketObject).pointer = Pointer;
+}
+
+PVOID VmbPacketGetPointer(VMBPACKET PacketObject) { return PacketFrom(PacketObject).pointer; }
+
+VMBCHANNEL VmbPacketGetChannel(VMBPACKET PacketObject) {
+  return ChannelObject::From(*PacketFrom(PacketObject).channel).handle();
+}
+
+VOID VmbPacketSetCompletionRoutine(VMBPACKET PacketObject,
+                                   PFN_VMB_PACKET_COMPLETION_ROUTINE CompletionRoutine) {
+  PacketFrom(PacketObject).routine = reinterpret_cast<void (*)()>(CompletionRoutine);
+}
+
+NTSTATUS VmbPacketSend(VMBPACKET PacketObject, PVOID Buffer, UINT32 BufferLength,
+                       PMDL ExternalDataMdl, UINT32 Flags) {
+  if (PacketObject == nullptr || PacketFrom(PacketObject).routine == nullptr) {
+    return STATUS_INVALID_PARAMETER_1;
+  }
+  channel::Packet& packet = PacketFrom(PacketObject);
+  const NTSTATUS checked = CheckSend(ChannelObject::From(*packet.channel), Buffer, BufferLength,
+                                     packet.capacity, ExternalDataMdl, Flags);
+  if (checked != STATUS_SUCCESS) return checked;
+  const bool wait = (Flags & VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION) != 0;
+  const auto sent = packet.channel->Send(packet, BytesOf(Buffer, BufferLength), wait);
+  return sent ? STATUS_SUCCESS : StatusOf(sent.error());
+}
+
+NTSTATUS VmbChannelSendSynchronousRequest(VMBCHANNEL Channel, PVOID Buffer, UINT32 BufferSize,
+                                          PMDL ExternalDataMdl, UINT32 Flags,
+                                          PVOID CompletionBuffer, PUINT32 CompletionBufferSize,
+                                          PLARGE_INTEGER Timeout) {
+  if (Channel == nullptr) return STATUS_INVALID_PARAMETER_1;
+  ChannelObject& object = ChannelObject::From(Channel);
+  const NTSTATUS checked =
+      CheckSend(object, Buffer, BufferSize, object.engine().config().maximum_packet_bytes,
+                ExternalDataMdl, Flags);
+  if (checked != STATUS_SUCCESS) return checked;
+  const bool wait = (Flags & VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION) != 0;
+  const bool now = Timeout != nullptr && Timeout->QuadPart == 0;
+  if (object.is_server() && wait) return STATUS_INVALID_PARAMETER_5;
+  if (CompletionBufferSize != nullptr && *CompletionBufferSize % 8 != 0) {
+    return STATUS_INVALID_PARAMETER_7;
+  }
+  if (object.is_server() && !now) return STATUS_INVALID_PARAMETER_8;
+
+  const std::size_t capacity =
+      CompletionBuffer == nullptr || CompletionBufferSize == nullptr ? 0 : *CompletionBufferSize;
+  const std::span<std::byte> reply(static_cast<std::byte*>(CompletionBuffer), capacity);
+  const auto data = BytesOf(Buffer, BufferSize);
+  std::optional<steady_clock::time_point> deadline;
+  if (Timeout != nullptr) deadline = DeadlineOf(Timeout->QuadPart);
+  const auto replied = now ? object.engine().RequestNow(data, wait, reply)
+                           : object.engine().Request(data, wait, reply, deadline);
+  if (!replied) return StatusOf(replied.error());
+  if (CompletionBufferSize != nullptr) {
+    *CompletionBufferSize = static_cast<UINT32>(std::min(*replied, capacity));
+  }
+  return *replied > capacity && CompletionBuffer != nullptr ? STATUS_BUFFER_TOO_SMALL
+                                                            : STATUS_SUCCESS;
+}
+
+VOID VmbChannelPacketComplete(VMBPACKETCOMPLETION PacketCompletionContext,
+                              PVOID PacketCompletionBuffer, UINT32 BufSize) {
+  if (PacketCompletionContext == nullptr) return;
+  channel::IncomingPacket& packet = IncomingFrom(PacketCompletionContext);
+  const UINT32 limit = packet.channel->config().maximum_packet_bytes;
+  if (PacketCompletionBuffer == nullptr) BufSize = 0;
+  if (BufSize > limit) {
+    Log(LogLevel::kError, "VmbChannelPacketComplete with %u bytes, the maximum is %u: cut", BufSize,
+        limit);
+    BufSize = limit;
+  }
+  if (!packet.channel->Complete(packet, BytesOf(PacketCompletionBuffer, BufSize))) {
+    Log(LogLevel::kError, "VmbChannelPacketComplete of a packet that is not outstanding: ignored");
+  }
+}
+
+VOID VmbChannelPacketDeferToPassive(VMBPACKETCOMPLETION PacketCompletionContext) {
+  if (PacketCompletionContext == nullptr) return;
+  channel::IncomingPacket& packet = IncomingFrom(PacketCompletionContext);
+  if (!packet.channel->Defer(packet)) {
+    Log(LogLevel::kError,
+        "VmbChannelPacketDeferToPassive outside of the packet's EvtVmbChannelProcessPacket: ignored");
+  }
+}
+
+VOID VmbChannelPacketFail(VMBPACKETCOMPLETION PacketCompletionContext) {
+  if (PacketCompletionContext == nullptr) return;
+  channel::IncomingPacket& packet = IncomingFrom(PacketCompletionContext);
+  if (!packet.channel->Fail(packet)) {
+    Log(LogLevel::kError, "VmbChannelPacketFail of a packet that is not outstanding: ignored");
+  }
+}
+
+PVOID VmbChannelPacketGetClientContext(VMBPACKETCOMPLETION PacketCompletionContext) {
+  return PacketCompletionContext == nullptr ? nullptr
+                                            : IncomingFrom(PacketCompletionContext).context;
+}
