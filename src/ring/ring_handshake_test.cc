@@ -45,19 +45,22 @@ class RingHandshakeTest : public testing::Test {
   // reader() runs here; it is followed by check(), again alone.
   template <typename Prepare, typename Writer, typename Reader, typename Check>
   void Race(Prepare prepare, Writer writer, Reader reader, Check check) {
-    Meeting start, end;
+    Meeting prepared, start, end;
     std::thread other([&] {
       for (int round = 0; round < kRoundCount; ++round) {
+        prepared.Meet();
+        if (round % 2 == 0) OwnTheLine();
         start.Meet();
-        Delay(round % 16);
+        Delay(round * 37 % 512);
         writer();
         end.Meet();
       }
     });
     for (int round = 0; round < kRoundCount; ++round) {
       prepare();
+      prepared.Meet();
       start.Meet();
-      Delay(round / 16 % 16);
+      Delay(round * 101 % 512);
       reader();
       end.Meet();
       check();
@@ -65,8 +68,18 @@ class RingHandshakeTest : public testing::Test {
     other.join();
   }
 
+  // Who leaves a meeting first depends on the machine, so all differences of some 100 ns are tried.
   static void Delay(int steps) {
     for (int i = 0; i < steps; ++i) std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+
+  // The side whose processor does not own the control words' cache line stores slowly, and only a
+  // slow store is overtaken. prepare() leaves the line with the reader's side; this takes it away.
+  void OwnTheLine() {
+    constexpr std::size_t kReservedWord = 0x20;
+    std::atomic_ref<std::uint32_t>(
+        *reinterpret_cast<std::uint32_t*>(memory_.pages().control + kReservedWord))
+        .fetch_add(1);
   }
 
   void Write(std::size_t payload_bytes) {

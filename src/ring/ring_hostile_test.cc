@@ -109,7 +109,10 @@ void ReadSome(IncomingRing& ring, std::vector<std::byte>& buffer, Outcomes& outc
   ASSERT_LE(bytes, ring.data_bytes() - 8 - 24);
   ASSERT_EQ((*packet)->header.data(), buffer.data());
   ASSERT_EQ((*packet)->payload.data(), buffer.data() + (*packet)->header.size());
-  ASSERT_EQ(wanted.value(), bytes);
+  // A peer that scribbles meanwhile may have published between the two calls.
+  if (wanted.value().has_value()) {
+    ASSERT_EQ(**wanted, bytes);
+  }
 }
 
 void WriteSome(OutgoingRing& ring, const std::vector<std::byte>& payload, Outcomes& outcomes) {
