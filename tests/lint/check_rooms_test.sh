@@ -54,7 +54,7 @@ expect_refused src/transport/link.h '# include "ring/ring.h"' 'src/transport/lin
 expect_refused src/channel/channel.h '#include "endpoint/client.h"' 'src/channel/channel.h:4: channel'
 expect_refused src/channel/channel.h '#include <wire/ids.h>' 'src/channel/channel.h:4: write "wire/ids.h"'
 expect_refused src/endpoint/client.h '#include "api/vmb.h"' 'src/endpoint/client.h:1: endpoint may not'
-expect_refused src/api/vmb.cc '#include "wire/ids.h"' 'src/api/vmb.cc:4: api may not use wire'
+expect_refused src/api/vmb.cc '#include "bus/client.h"' 'src/api/vmb.cc:4: api may not use bus'
 expect_refused src/wire/ids.h '#include <kmcl/kmcl.h>' 'src/wire/ids.h:4: wire may not use the public'
 expect_refused src/result.h '#include "wire/ids.h"' 'src/result.h:2: src may not use wire'
 expect_refused src/devices/echo.h '#include "result.h"' 'src/devices/echo.h:1: devices is written'
