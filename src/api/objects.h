@@ -31,6 +31,7 @@ class ChannelObject final : public channel::Handler {
  public:
   explicit ChannelObject(endpoint::Server& server) : server_(server.MakeChannel(*this)) {}
   explicit ChannelObject(endpoint::Client& client) : client_(client.MakeChannel(*this)) {}
+  ~ChannelObject() override { end().Retire(); }
 
   static ChannelObject& From(VMBCHANNEL handle) { return *reinterpret_cast<ChannelObject*>(handle); }
   static ChannelObject& From(channel::Channel& channel) {

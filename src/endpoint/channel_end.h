@@ -29,6 +29,10 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
   // failure the channel is disabled as before, and the Init window as it was.
   [[nodiscard]] virtual Result<void> Enable() = 0;
 
+  // The owner has cleaned the disabled channel up; its handler is gone. (Turns that were asked for may
+  // keep this object a little longer; they find nothing to do.)
+  void Retire() { retired_.store(true, std::memory_order_relaxed); }
+  bool is_retired() const { return retired_.load(std::memory_order_relaxed); }
   // The endpoint goes and leaves this disabled channel behind: its owner forgot it.
   void Orphan() { orphaned_.store(true, std::memory_order_relaxed); }
 
@@ -56,6 +60,7 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
   Strand state_;
   Strand passive_;
 
+  std::atomic<bool> retired_{false};
   std::atomic<bool> orphaned_{false};
   std::atomic<Dispatcher*> dispatcher_{nullptr};
   std::shared_ptr<transport::Link> link_;

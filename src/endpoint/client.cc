@@ -133,7 +133,7 @@ void Client::DisableLeftovers() {
   }
   for (const auto& each : made) {
     const auto channel = each.lock();
-    if (channel == nullptr) continue;
+    if (channel == nullptr || channel->is_retired()) continue;
     Log(LogLevel::kError, "a client is destroyed before one of its channels was cleaned up");
     channel->engine().Disable();
     channel->Orphan();
