@@ -183,8 +183,7 @@ typedef VOID EVT_VMB_PACKET_COMPLETION_ROUTINE(_In_ VMBPACKET Packet, _In_ NTSTA
 typedef EVT_VMB_PACKET_COMPLETION_ROUTINE *PFN_VMB_PACKET_COMPLETION_ROUTINE;
 
 /* EvtChannelPnpFailure: client; an offer was found, but it could not be opened. Runs on the worker
- * at PASSIVE_LEVEL. The channel becomes Disabled; it may be enabled again from another thread (C4).
- * */
+ * at PASSIVE_LEVEL. The channel becomes Disabled; another thread may enable it again (C4). */
 typedef VOID EVT_VMB_CHANNEL_PNP_FAILURE(_In_ VMBCHANNEL Channel, _In_ NTSTATUS FailureStatus);
 typedef EVT_VMB_CHANNEL_PNP_FAILURE *PFN_VMB_CHANNEL_PNP_FAILURE;
 

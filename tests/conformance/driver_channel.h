@@ -1,0 +1,100 @@
+// One channel of a driver under test: its handle, its callbacks, and what they recorded.
+#pragma once
+
+#include <kmcl/endpoint.h>
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <span>
+#include <string>
+
+#include "recorder.h"
+
+namespace kmcl::conformance {
+
+class DriverChannel;
+
+// A packet object of ours, found again through VmbPacketGetPointer.
+struct DriverPacket {
+  DriverChannel* channel = nullptr;
+  VMBPACKET handle = nullptr;
+  std::atomic<std::uint32_t> number = 0;  // of the payload sent last
+  bool frees_itself = false;              // its routine frees it: one send only
+  std::unique_ptr<std::byte[]> memory;    // of VmbPacketInitialize
+};
+
+// Any thread may use it. Callbacks run on the library's threads.
+class DriverChannel {
+ public:
+  explicit DriverChannel(bool is_server) : is_server_(is_server) {}
+
+  // Events: "Opened", "Closed", "Suspend", "Started", "PostStarted" (detail: irql, tid,
+  // and what it answers),
+  // "PnpFailure" (irql, status), "packet N" (detail: len, irql, flags, ctx), "deferred N", "failed
+  // N", "batch COUNT" (irql), "done N STATUS" (len, answer, irql); "overlap" and "corrupt" never.
+  Recorder& recorder() { return recorder_; }
+  bool is_server() const { return is_server_; }
+
+  VMBCHANNEL handle() const { return handle_; }
+  // Stores the handle, and this channel as its pointer.
+  void set_handle(VMBCHANNEL handle);
+
+  // Callbacks to register for the channel with that handle.
+  static VMB_CHANNEL_STATE_CHANGE_CALLBACKS StateCallbacks();
+  static EVT_VMB_CHANNEL_PROCESS_PACKET ProcessPacket;
+  static EVT_VMB_CHANNEL_PROCESSING_COMPLETE ProcessingComplete;
+  static EVT_VMB_PACKET_COMPLETION_ROUTINE PacketDone;
+  static EVT_VMB_CHANNEL_PNP_FAILURE PnpFailure;
+
+  // What the packet callback does with packets: completes them at once, or keeps them for Complete.
+  void set_hold(bool hold) { hold_ = hold; }
+  void set_answer_bytes(std::uint32_t bytes) { answer_bytes_ = bytes; }
+  void set_context_bytes(std::uint32_t bytes) { context_bytes_ = bytes; }
+  void set_opened_status(NTSTATUS status) { opened_status_ = status; }
+  void DeferOnce(std::uint32_t number);  // one more deferral for packet `number`
+  void FailAt(std::uint32_t number);
+
+  // Completes a kept packet; false if there is none of that number.
+  bool Complete(std::uint32_t number);
+  bool Fail(std::uint32_t number);
+  // Completes all that are kept, and from now on each packet at once.
+  void CompleteAll();
+
+ private:
+  // A delivered packet that waits for Complete; the library keeps its payload until then.
+  struct Held {
+    VMBPACKETCOMPLETION packet = nullptr;
+    std::span<const std::byte> payload;
+  };
+
+  static DriverChannel& Of(VMBCHANNEL channel);
+  void State(const char* name, NTSTATUS answer = STATUS_SUCCESS);
+  void Deliver(VMBPACKETCOMPLETION packet, const void* buffer, UINT32 bytes, UINT32 flags);
+  void Retire(VMBPACKETCOMPLETION packet, std::uint32_t number);
+  std::string ContextDetail(VMBPACKETCOMPLETION packet, std::uint32_t number) const;
+  // Takes a kept packet and checks that its payload has stayed what it was.
+  VMBPACKETCOMPLETION Take(std::uint32_t number);
+  void CheckHeld(std::uint32_t number, const Held& held);
+
+  const bool is_server_;
+  VMBCHANNEL handle_ = nullptr;
+  Recorder recorder_;
+
+  std::atomic<bool> hold_{false};
+  std::atomic<std::uint32_t> answer_bytes_{16};
+  std::atomic<std::uint32_t> context_bytes_{0};
+  std::atomic<NTSTATUS> opened_status_{STATUS_SUCCESS};
+  std::atomic<int> state_callbacks_running_{0};
+  std::atomic<int> packet_callbacks_running_{0};
+
+  std::mutex mutex_;
+  std::map<std::uint32_t, Held> held_;
+  std::multiset<std::uint32_t> deferrals_;
+  std::set<std::uint32_t> failures_;
+};
+
+}  // namespace kmcl::conformance
