@@ -76,7 +76,8 @@ class Client {
   [[nodiscard]] Result<ClientActions> OnReconnect();
 
   // Leaves the bus. Once the server has let go of everything: failures for all who wait,
-  // OfferRescinded for every channel, then Unloaded.
+  // OfferRescinded for every channel, then Unloaded. In version 0.13 the server does not say when
+  // that is: Unloaded comes at once, and the memory is ours only after the end of the link.
   [[nodiscard]] Result<ClientActions> OnUnload();
 
   struct GpadlOutcome {

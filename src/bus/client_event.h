@@ -22,8 +22,8 @@ namespace kmcl::bus {
 
 class Client::Event {
  public:
-  // Invariants are checked here and in TakeActions: by a walk over everything in a debug build,
-  // which would take too long for every message otherwise.
+  // Invariants are checked here and in TakeActions, in a debug build: by a walk over everything, so
+  // only while there is little to walk over.
   explicit Event(Client& client) : client_(client) { CheckAtDoor(); }
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
@@ -49,7 +49,7 @@ class Client::Event {
  private:
   void CheckAtDoor() const {
 #ifndef NDEBUG
-    client_.CheckInvariants();
+    if (client_.channels_.size() <= 64) client_.CheckInvariants();
 #endif
   }
 

@@ -22,8 +22,8 @@ namespace kmcl::bus {
 
 class Server::Event {
  public:
-  // Invariants are checked here and in TakeActions: by a walk over everything in a debug build,
-  // which would take too long for every message otherwise.
+  // Invariants are checked here and in TakeActions, in a debug build: by a walk over everything, so
+  // only while there is little to walk over.
   explicit Event(Server& server) : server_(server) { CheckAtDoor(); }
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
@@ -47,7 +47,7 @@ class Server::Event {
  private:
   void CheckAtDoor() const {
 #ifndef NDEBUG
-    server_.CheckInvariants();
+    if (server_.channels_.size() <= 64) server_.CheckInvariants();
 #endif
   }
 
