@@ -1,5 +1,7 @@
 #include "cli/packet_stream.h"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "cli/main_wait.h"
@@ -19,63 +21,80 @@ constexpr std::size_t kPackets = 64;
 // How many packets between two looks at the clock.
 constexpr std::uint64_t kClockEvery = 256;
 
-// The packets complete in the order they were sent in (they are placed in the ring in that order),
-// so one counter says which of them are free.
+// Packets that take turns. They are placed in the ring in the order they were sent in, but their
+// completion routines may overtake each other (one runs in the send, another on the dispatch
+// thread), so each says for itself whether it is free.
 class Pipeline {
  public:
   explicit Pipeline(ClientChannel& channel) : channel_(channel) {
-    for (std::size_t i = 0; i < kPackets; ++i) {
-      PacketHandle packet(VmbPacketAllocate(channel.handle()));
-      if (!packet) {
-        return;
+    for (Turn& turn : turns_) {
+      turn.owner = this;
+      turn.packet.reset(VmbPacketAllocate(channel.handle()));
+      if (turn.packet) {
+        VmbPacketSetPointer(turn.packet.get(), &turn);
+        VmbPacketSetCompletionRoutine(turn.packet.get(), OnPlaced);
       }
-      VmbPacketSetPointer(packet.get(), this);
-      VmbPacketSetCompletionRoutine(packet.get(), OnPlaced);
-      packets_.push_back(std::move(packet));
     }
   }
 
-  bool ready() const { return packets_.size() == kPackets; }
+  bool ready() const {
+    return std::ranges::all_of(turns_, [](const Turn& turn) { return turn.packet != nullptr; });
+  }
   std::uint64_t sent() const { return sent_; }
 
   NTSTATUS Send(std::vector<std::byte>& payload) {
-    if (sent_ - placed_.load(std::memory_order_acquire) == kPackets) {
-      WaitForRoom();
-      if (channel_.lost()) {
-        return STATUS_DEVICE_REMOVED;
+    Turn& turn = turns_[sent_ % kPackets];
+    if (!turn.free.load(std::memory_order_acquire)) {
+      WaitFor(turn);
+      if (!turn.free.load(std::memory_order_acquire)) {
+        return channel_.lost() ? STATUS_DEVICE_REMOVED : STATUS_CANCELLED;
       }
     }
-    const NTSTATUS status = VmbPacketSend(packets_[sent_ % kPackets].get(), payload.data(),
+    turn.free.store(false, std::memory_order_relaxed);
+    const NTSTATUS status = VmbPacketSend(turn.packet.get(), payload.data(),
                                           static_cast<UINT32>(payload.size()), nullptr, 0);
     if (NT_SUCCESS(status)) {
       ++sent_;
+    } else {
+      turn.free.store(true, std::memory_order_relaxed);
     }
     return status;
   }
 
  private:
+  struct Turn {
+    Pipeline* owner = nullptr;
+    PacketHandle packet;
+    std::atomic<bool> free{true};
+  };
+
   static VOID OnPlaced(VMBPACKET packet, NTSTATUS status, PVOID, UINT32) {
-    auto& self = *static_cast<Pipeline*>(VmbPacketGetPointer(packet));
-    self.channel_.NoteStatus(status);
-    self.placed_.fetch_add(1, std::memory_order_seq_cst);
+    auto& turn = *static_cast<Turn*>(VmbPacketGetPointer(packet));
+    turn.owner->channel_.NoteStatus(status);
+    Pipeline& self = *turn.owner;
+    turn.free.store(true, std::memory_order_seq_cst);
     if (self.waiting_.load(std::memory_order_seq_cst)) {
       MainWait::Get().Wake();
     }
   }
 
-  // Sequentially consistent with OnPlaced: either it sees the flag, or we see its count.
-  void WaitForRoom() {
+  // Sequentially consistent with OnPlaced: either it sees the flag, or we see that its packet is
+  // free. Waits for one half-way round as well: a sender that woke up for each packet would do
+  // little else.
+  void WaitFor(const Turn& turn) {
+    const Turn& half_way = turns_[(sent_ + kPackets / 2) % kPackets];
     waiting_.store(true, std::memory_order_seq_cst);
-    MainWait::Get().Until([this] {
-      return sent_ - placed_.load(std::memory_order_seq_cst) <= kPackets / 2 || channel_.lost();
+    MainWait::Get().Until([&] {
+      return (turn.free.load(std::memory_order_seq_cst) &&
+              half_way.free.load(std::memory_order_seq_cst)) ||
+             channel_.lost();
     });
     waiting_.store(false, std::memory_order_relaxed);
   }
 
   ClientChannel& channel_;
-  std::vector<PacketHandle> packets_;
+  std::array<Turn, kPackets> turns_;
   std::uint64_t sent_ = 0;  // the main thread's
-  std::atomic<std::uint64_t> placed_{0};
   std::atomic<bool> waiting_{false};
 };
 
@@ -121,16 +140,23 @@ Outcome<StreamResult> StreamPackets(ClientChannel& channel, std::uint32_t packet
       status = pipeline.Send(payload);
     }
   }
-  // FIFO: the answer comes after the last packet was counted, and so every packet is free again.
-  const auto after =
-      NT_SUCCESS(status)
-          ? QueryCounts(channel)
-          : Outcome<EchoCounts>(Fail(kExitLost, "the other end has gone", STATUS_DEVICE_REMOVED));
+  if (!NT_SUCCESS(status)) {
+    channel.Close();  // ends the packets that still wait, before they are freed
+    if (channel.lost()) {
+      return Fail(kExitLost, "the other end has gone", STATUS_DEVICE_REMOVED);
+    }
+    if (MainWait::Get().interrupted()) {
+      return Fail(kExitInterrupted, "interrupted");
+    }
+    return Fail(kExitFailure, "cannot send", status);
+  }
+  // FIFO: the device answers after it has counted the last packet.
+  const auto after = QueryCounts(channel);
   StreamResult result;
   result.packets = pipeline.sent();
   result.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  channel.Close();  // and the last completion routine has run, before the packets are freed
   if (!after) {
-    channel.Close();  // ends the packets that still wait, before they are freed
     return std::unexpected(after.error());
   }
   if (after->packets - before->packets != result.packets ||

@@ -34,13 +34,6 @@ struct Cell {
 
 const char* WaitName(WaitMode wait) { return wait == WaitMode::kPoll ? "poll" : "sleep"; }
 
-double BellsReceivedPerThousand(const KMCL_CHANNEL_COUNTERS& counters) {
-  const std::uint64_t packets = counters.PacketsReceived + counters.CompletionsReceived;
-  return packets == 0
-             ? 0
-             : 1000 * static_cast<double>(counters.BellsReceived) / static_cast<double>(packets);
-}
-
 Json ToJson(const Cell& cell) {
   Json object = {{"mode", cell.mode},
                  {"wait", WaitName(cell.wait)},
@@ -48,7 +41,8 @@ Json ToJson(const Cell& cell) {
                  {"packets_per_second", cell.packets_per_second},
                  {"bytes_per_second", cell.packets_per_second * cell.bytes},
                  {"bells_per_thousand_packets", BellsPerThousandPackets(cell.counters)},
-                 {"bells_received_per_thousand_packets", BellsReceivedPerThousand(cell.counters)},
+                 {"bells_rung", cell.counters.BellsRung},
+                 {"bells_received", cell.counters.BellsReceived},
                  {"ring_full", cell.counters.RingFull}};
   if (!cell.latency_ns.is_null()) {
     object["latency_ns"] = cell.latency_ns;
