@@ -1,7 +1,9 @@
 // GPADLs at the server: piece by piece, hostile, and against the limits.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <span>
 
 #include "bus/test_support.h"
 
@@ -87,7 +89,8 @@ wire::GpadlHeader Header(std::uint16_t range_count, std::uint16_t list_bytes,
   header.range_count = range_count;
   header.range_list_bytes = list_bytes;
   header.range_bytes_size = static_cast<std::uint16_t>(words.size() * 8);
-  std::memcpy(header.range_bytes.data(), words.begin(), words.size() * 8);
+  std::ranges::copy(std::as_bytes(std::span(words.begin(), words.size())),
+                    header.range_bytes.begin());
   return header;
 }
 
