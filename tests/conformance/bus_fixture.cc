@@ -248,7 +248,12 @@ void BusFixture::SetUp() {
 }
 
 void BusFixture::TearDown() {
-  // The client first: nothing at the server may depend on it.
+  // A client's Disable may wait for what its server still holds; the other way round never.
+  for (const auto* port : {&client_port_, &server_port_}) {
+    if (*port != nullptr && !killed_.contains(port->get())) {
+      EXPECT_EQ((*port)->Exchange("relax"), "ok");
+    }
+  }
   for (const auto* port : {&client_port_, &server_port_}) {
     if (*port != nullptr && !killed_.contains(port->get())) {
       EXPECT_EQ((*port)->Exchange("finish"), "ok");

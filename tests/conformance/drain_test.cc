@@ -159,7 +159,8 @@ TEST_P(Drains, ACloseByTheOtherEndDuringAPauseThatDrains) {
   ASSERT_TRUE(receiver().Wait("packet 1"));
   receiver().Async("pause");
   ASSERT_TRUE(receiver().Wait("Suspend"));
-  sender().Disable();
+  sender().Async("disable");
+  ASSERT_TRUE(sender().Wait("Suspend"));
   receiver().Complete(1);
   ASSERT_TRUE(receiver().Wait("Closed"));
   ASSERT_TRUE(receiver().Wait(kReturned));

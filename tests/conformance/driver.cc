@@ -76,6 +76,7 @@ const std::map<std::string, Driver::Verb>& Driver::Verbs() {
       {"release", &Driver::Release},    // CHANNEL EVENT -> ok
       {"on", &Driver::On},              // CHANNEL EVENT WORDS then LINE -> ok
       {"async", &Driver::Async},        // VERB CHANNEL ... -> ok; event "returned VERB ANSWER"
+      {"relax", &Driver::Relax},        // -> ok; opens all gates, completes all packets
       {"finish", &Driver::Finish},      // -> ok
   };
   return verbs;
@@ -240,11 +241,15 @@ void Driver::JoinAsync() {
   }
 }
 
-void Driver::FinishChannels() {
+void Driver::RelaxChannels() {
   for (const auto& channel : channels_) {
     channel->recorder().ReleaseAll();
     channel->CompleteAll();
   }
+}
+
+void Driver::FinishChannels() {
+  RelaxChannels();
   for (const auto& channel : channels_) {
     if (channel->handle() != nullptr) {
       VmbChannelDisable(channel->handle());
@@ -263,6 +268,11 @@ void Driver::FinishChannels() {
       channel->set_handle(nullptr);
     }
   }
+}
+
+std::string Driver::Relax(const Words&) {
+  RelaxChannels();
+  return "ok";
 }
 
 std::string Driver::Finish(const Words&) {

@@ -75,6 +75,7 @@ class Driver {
   std::string Release(const Words& words);
   std::string On(const Words& words);
   std::string Async(const Words& words);
+  std::string Relax(const Words& words);
   std::string Finish(const Words& words);
 
   static VOID PartitionArrived(PVOID context, KMCL_SERVER server, HANDLE partition);
@@ -82,6 +83,7 @@ class Driver {
 
   DriverChannel* Find(const std::string& id);
   HANDLE Partition(std::size_t number);
+  void RelaxChannels();
   void FinishChannels();
   void JoinAsync();
 

@@ -348,7 +348,6 @@ TEST_P(Sends, CountersAddUp) {
   EXPECT_EQ(s.Batches, server.Names({"batch"}).size());
   // A bell may still be on its way when it is counted as rung, never the other way round.
   EXPECT_LE(s.BellsReceived, c.BellsRung);
-  EXPECT_GT(s.BellsReceived, 0U);
 }
 
 }  // namespace
