@@ -73,7 +73,7 @@ Result<void> Dispatcher::AddInbox(std::shared_ptr<transport::Link> link, std::ui
   inbox->bells = &inbox->link->inbox(index);
   MutexLock lock(mutex_);
   inbox->token = next_token_++;
-  epoll_event event{.events = EPOLLIN, .data = {.u64 = inbox->token}};
+  epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.u64 = inbox->token}};
   if (epoll_ctl(epoll_, EPOLL_CTL_ADD, inbox->bells->fd(), &event) != 0) {
     return std::unexpected(Error::kOutOfMemory);
   }
@@ -187,7 +187,7 @@ void Dispatcher::WaitForBells(int timeout_ms) {
 bool Dispatcher::PeekBells() {
   MutexLock lock(mutex_);
   if (inboxes_.size() > kMostPeekedInboxes) return false;
-  for (auto& [key, inbox] : inboxes_) TakeBells(*inbox, inbox->bells->Peek());
+  for (auto& [key, inbox] : inboxes_) TakeBells(*inbox, inbox->bells->Collect());
   return true;
 }
 

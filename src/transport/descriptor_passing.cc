@@ -5,8 +5,9 @@
 #include <sys/uio.h>
 
 #include <cerrno>
-#include <cstdint>
 #include <cstring>
+#include <memory>
+#include <utility>
 
 #include "log.h"
 
@@ -59,8 +60,7 @@ ReceivedDatagram ReceiveDatagram(int socket, std::span<std::byte> buffer,
     }
     if (bytes == 0) {
       if (maximum_descriptors > 0) TakeDescriptors(header, received.descriptors);
-      for (Descriptor& descriptor : received.descriptors) CloseForeign(std::move(descriptor));
-      received.descriptors.clear();
+      CloseForeign(std::exchange(received.descriptors, {}));
       received.status = ReceivedDatagram::Status::kEnd;
       return received;
     }
@@ -130,20 +130,30 @@ void RefuseDescriptors(int socket) {
 
 void CloseForeign(Descriptor descriptor) {
   if (!descriptor) return;
+  std::vector<Descriptor> descriptors;
+  descriptors.push_back(std::move(descriptor));
+  CloseForeign(std::move(descriptors));
+}
+
+void CloseForeign(std::vector<Descriptor> descriptors) {
+  if (descriptors.empty()) return;
+  const auto closer = [](void* owned) -> void* {
+    delete static_cast<std::vector<Descriptor>*>(owned);
+    return nullptr;
+  };
+  auto owned = std::make_unique<std::vector<Descriptor>>(std::move(descriptors));
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  const auto closer = [](void* fd) -> void* {
-    close(static_cast<int>(reinterpret_cast<std::intptr_t>(fd)));
-    return nullptr;
-  };
-  const int fd = descriptor.Release();
   pthread_t thread;
-  if (pthread_create(&thread, &attributes, closer,
-                     reinterpret_cast<void*>(static_cast<std::intptr_t>(fd))) != 0) {
-    close(fd);
-  }
+  const int error = pthread_create(&thread, &attributes, closer, owned.get());
   pthread_attr_destroy(&attributes);
+  // Without a thread they stay open: better than to wait here for a stranger.
+  if (error != 0) {
+    Log(LogLevel::kError, "transport: no thread to close %zu descriptors, they stay open: %s",
+        owned->size(), std::strerror(error));
+  }
+  (void)owned.release();
 }
 
 }  // namespace kmcl::transport

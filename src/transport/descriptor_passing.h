@@ -10,7 +10,7 @@
 
 namespace kmcl::transport {
 
-inline constexpr std::size_t kMaximumPassedDescriptors = 16;
+inline constexpr std::size_t kMaximumPassedDescriptors = 32;
 
 struct ReceivedDatagram {
   enum class Status { kDatagram, kNothing, kEnd };
@@ -20,7 +20,7 @@ struct ReceivedDatagram {
   std::vector<Descriptor> descriptors;
 };
 
-// Takes one datagram, without waiting, and at most `maximum_descriptors` (up to 16) descriptors
+// Takes one datagram, without waiting, and at most `maximum_descriptors` (up to 32) descriptors
 // with it; the kernel drops the others. With 0, none ever enters our process. An empty datagram
 // reads as the end: nobody sends one in earnest.
 ReceivedDatagram ReceiveDatagram(int socket, std::span<std::byte> buffer,
@@ -36,8 +36,11 @@ ReceivedDatagram ReceiveDatagram(int socket, std::span<std::byte> buffer,
 // one can take as long as its last owner wishes, a TCP socket that lingers for instance.
 void RefuseDescriptors(int socket);
 
-// Closes a descriptor of unknown kind on a thread of its own: close() of a file in a FUSE file
-// system waits for whoever serves it.
+// Closes descriptors that a stranger made, or holds too, on a thread of their own. close() of a
+// file in a FUSE file system waits for whoever serves it, and the last close() of a file that an
+// epoll watches waits for a lock of that epoll, which the stranger can hold for as long as it
+// likes.
 void CloseForeign(Descriptor descriptor);
+void CloseForeign(std::vector<Descriptor> descriptors);
 
 }  // namespace kmcl::transport

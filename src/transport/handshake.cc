@@ -38,7 +38,7 @@ Result<Welcome> ReadWelcome(std::span<const std::byte> datagram, std::uint32_t b
   if (welcome.magic != kHandshakeMagic) return std::unexpected(Error::kHandshakeMalformed);
   if (welcome.status == WelcomeStatus::kAccepted) {
     if (welcome.version != kTransportVersion || welcome.bell_count != bell_count ||
-        descriptor_count != bell_count || !AllZero(welcome.reserved)) {
+        descriptor_count != std::size_t{2} * bell_count || !AllZero(welcome.reserved)) {
       return std::unexpected(Error::kHandshakeMalformed);
     }
   }

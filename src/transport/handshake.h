@@ -1,5 +1,5 @@
 // The two datagrams that open an shm connection (docs/transport.md): the client's hello, which
-// carries the memfd, and the server's welcome, which carries the bell sockets or a reason why not.
+// carries the memfd, and the server's welcome, which carries the ends of the bells or a reason why not.
 // Little endian, no padding. Whoever receives one copies it and calls its check before reading
 // further.
 #pragma once

@@ -72,16 +72,18 @@ class Doorbell {
 // A set of channels, by id. 2,048 flags as in a SynIC event flags page.
 using ChannelSet = std::array<std::uint64_t, 32>;
 
-// Where the bells of some channels of a link arrive. fd() is readable while bells wait.
+// Where the bells of some channels of a link arrive.
 class BellInbox {
  public:
   virtual ~BellInbox() = default;
+  // For an edge-triggered epoll (EPOLLIN | EPOLLET): each wake-up is an edge. It is readable for
+  // ever after the first bell, so poll and level-triggered epolls do not wait on it. Never read it.
+  // Take it out of the epoll before the link goes: the peer may keep the file open.
   virtual int fd() const = 0;
-  // Takes all bells that wait. A bell rung during the call is seen now or makes fd() readable
-  // again.
+  // Takes all bells that wait, without a system call. A bell rung during the call is seen now or is
+  // an edge after it. Call it after epoll_wait has said so, or at any time to poll; then an edge
+  // may come that finds nothing.
   virtual ChannelSet Collect() = 0;
-  // As Collect, but without a system call, for a thread that polls. It leaves fd() as it is.
-  virtual ChannelSet Peek() = 0;
 };
 
 enum class ReceiveStatus : std::uint8_t {

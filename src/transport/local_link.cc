@@ -163,16 +163,16 @@ Result<std::unique_ptr<ClientLink>> DialLocal(const std::string& name, const Dia
   if (!client_pages) return std::unexpected(client_pages.error());
   Result<Mapping> server_pages = MapBellPages(*adopted, options.bell_count);
   if (!server_pages) return std::unexpected(server_pages.error());
-  Result<Bells::Sockets> bells = Bells::MakeSockets(options.bell_count);
+  Result<Bells::Ends> bells = Bells::MakeEnds(options.bell_count, Peer::kTrusted);
   if (!bells) return std::unexpected(bells.error());
 
   auto server = std::make_unique<ReadyServerLink>(
       std::move(server_socket), *std::move(adopted),
-      Bells(Side::kServer, *std::move(server_pages), std::move(bells->server)));
+      Bells(Side::kServer, Peer::kTrusted, *std::move(server_pages), std::move(bells->server)));
   if (!room->Enter(std::move(server))) return std::unexpected(Error::kAddressUnreachable);
   return std::make_unique<ReadyClientLink>(
       std::move(client_socket), *std::move(memory),
-      Bells(Side::kClient, *std::move(client_pages), std::move(bells->client)));
+      Bells(Side::kClient, Peer::kTrusted, *std::move(client_pages), std::move(bells->client)));
 }
 
 }  // namespace kmcl::transport

@@ -53,14 +53,14 @@ Result<Descriptor> Connect(const std::string& path) {
   return socket;
 }
 
-// The welcome and the bell sockets that came with it.
+// The welcome, and the ends of the bells that came with it.
 Result<std::vector<Descriptor>> AwaitWelcome(int socket, std::uint32_t bell_count,
                                              const std::string& path) {
   const Clock::time_point deadline = Clock::now() + kDialLimit;
   std::byte buffer[sizeof(Welcome)];
   ReceivedDatagram received;
   while (true) {
-    received = ReceiveDatagram(socket, buffer, bell_count);
+    received = ReceiveDatagram(socket, buffer, std::size_t{2} * bell_count);
     if (received.status != ReceivedDatagram::Status::kNothing) break;
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
     pollfd wait{socket, POLLIN, 0};
@@ -77,9 +77,9 @@ Result<std::vector<Descriptor>> AwaitWelcome(int socket, std::uint32_t bell_coun
                           received.descriptors.size());
   }
   const bool accepted = welcome && welcome->status == WelcomeStatus::kAccepted;
-  if (accepted && Bells::AreSockets(received.descriptors)) return std::move(received.descriptors);
+  if (accepted && Bells::AreEnds(received.descriptors)) return std::move(received.descriptors);
 
-  for (Descriptor& descriptor : received.descriptors) CloseForeign(std::move(descriptor));
+  CloseForeign(std::move(received.descriptors));
   if (welcome && !accepted) {
     Log(LogLevel::kWarning, "transport: the server at %s refused the connection: %s", path.c_str(),
         welcome->reason.data());
@@ -114,7 +114,7 @@ void ShmServerLink::TakeHello() {
     hello = ReadHello(std::span(buffer).first(received.bytes), received.descriptors.size());
   }
   if (!hello) {
-    for (Descriptor& descriptor : received.descriptors) CloseForeign(std::move(descriptor));
+    CloseForeign(std::move(received.descriptors));
     return RefuseWith(hello.error(), DefaultReason(hello.error()));
   }
 
@@ -126,8 +126,8 @@ void ShmServerLink::TakeHello() {
     return RefuseWith(status, DefaultReason(status));
   }
   Result<Mapping> pages = MapBellPages(*memory, bell_count);
-  Result<Bells::Sockets> sockets = Bells::MakeSockets(bell_count);
-  if (!pages || !sockets) {
+  Result<Bells::Ends> ends = Bells::MakeEnds(bell_count, Peer::kStranger);
+  if (!pages || !ends) {
     const WelcomeStatus status = pages ? WelcomeStatus::kServerExhausted : StatusOf(pages.error());
     return RefuseWith(status, DefaultReason(status));
   }
@@ -135,11 +135,13 @@ void ShmServerLink::TakeHello() {
   RefuseDescriptors(socket_.fd());
   Welcome welcome;
   welcome.bell_count = bell_count;
-  if (!SendDatagram(socket_.fd(), BytesOf(welcome), sockets->client)) {
+  if (!SendDatagram(socket_.fd(), BytesOf(welcome), ends->client)) {
     return socket_.Break("the welcome could not be sent");
   }
+  // By now the client may have closed them, and ours may be the last.
+  CloseForeign(std::move(ends->client));
   memory_ = *std::move(memory);
-  bells_ = Bells(Side::kServer, *std::move(pages), std::move(sockets->server));
+  bells_ = Bells(Side::kServer, Peer::kStranger, *std::move(pages), std::move(ends->server));
 }
 
 void ShmServerLink::RefuseWith(WelcomeStatus status, const char* reason) {
@@ -178,7 +180,7 @@ Result<std::unique_ptr<ClientLink>> DialShm(const std::string& path, const DialO
   RefuseDescriptors(socket->get());
   return std::make_unique<ReadyClientLink>(
       MessageSocket(*std::move(socket)), *std::move(memory),
-      Bells(Side::kClient, *std::move(pages), *std::move(bells)));
+      Bells(Side::kClient, Peer::kTrusted, *std::move(pages), *std::move(bells)));
 }
 
 }  // namespace kmcl::transport

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 
 #include <array>
 #include <chrono>
@@ -17,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "transport/descriptor.h"
 #include "transport/link.h"
 
 namespace kmcl::transport {
@@ -28,6 +30,25 @@ inline bool WaitFor(int fd, short events = POLLIN, int timeout_ms = kPatienceMs)
   pollfd wait{fd, events, 0};
   return poll(&wait, 1, timeout_ms) == 1;
 }
+
+// Waits for bells as users of an inbox do: edge-triggered.
+class BellWatch {
+ public:
+  explicit BellWatch(const BellInbox& inbox) : BellWatch(inbox.fd()) {}
+  explicit BellWatch(int fd) : epoll_(epoll_create1(EPOLL_CLOEXEC)) {
+    epoll_event wanted{.events = EPOLLIN | EPOLLET, .data = {.u64 = 0}};
+    EXPECT_EQ(epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &wanted), 0);
+  }
+  // Takes the next edge. False when none came in time.
+  bool Next(int timeout_ms = kPatienceMs) {
+    epoll_event event{};
+    return epoll_wait(epoll_.get(), &event, 1, timeout_ms) == 1;
+  }
+  int epoll() const { return epoll_.get(); }
+
+ private:
+  Descriptor epoll_;
+};
 
 // For conditions that only /proc shows: there is no event to wait for.
 template <typename Condition>
