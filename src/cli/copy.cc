@@ -199,9 +199,6 @@ int RunCopy(CopyOptions options) {
     return outcome;
   }();
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  if (!sent && sent.error().exit_code == kExitLost && options.common.json.text()) {
-    PrintError("vmbus copy: the other end has gone\n");  // at once, before anything is taken down
-  }
   (*channel)->Close();
 
   result.lost_at = (*channel)->lost_at();
@@ -247,7 +244,8 @@ void AddCopy(CLI::App& app, Command& chosen) {
   copy->add_flag("--progress", options->progress,
                  "Show a progress bar even when standard error is not a terminal");
   copy->add_option("--progress-fd", options->progress_descriptor,
-                   "Write \"progress DONE TOTAL\" to this descriptor at each hundredth")
+                   "Write \"progress DONE TOTAL\" to this descriptor at each hundredth, and "
+                   "\"stalled IN_FLIGHT\" when the server stops answering")
       ->type_name("N")
       ->check(CLI::Range(0, 1 << 20));
   copy->footer(

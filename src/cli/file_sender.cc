@@ -176,14 +176,18 @@ FileSender::Slot* FileSender::WaitForFreeSlot(ProgressBar& progress) {
     if (Slot* slot = TakeFreeSlot()) {
       return slot;
     }
-    MainWait::Get().UntilTime(std::chrono::steady_clock::now() + kRedrawEvery, [this] {
-      if (MustStop()) {
-        return true;
-      }
-      const std::lock_guard lock(mutex_);
-      return !free_.empty();
-    });
+    const bool changed =
+        MainWait::Get().UntilTime(std::chrono::steady_clock::now() + kRedrawEvery, [this] {
+          if (MustStop()) {
+            return true;
+          }
+          const std::lock_guard lock(mutex_);
+          return !free_.empty();
+        });
     progress.Update(acknowledged_bytes());
+    if (!changed) {
+      progress.Stalled(slots_.size());
+    }
   }
   return nullptr;
 }

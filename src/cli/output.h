@@ -33,8 +33,8 @@ std::string Bold(std::string_view text);
 std::string Green(std::string_view text);
 std::string Red(std::string_view text);
 
-// Says why `command` failed, as text on standard error and as the JSON object; returns the exit code.
-// `details` are further members of the object.
+// Says why `command` failed, as text on standard error and as the JSON object; returns the exit
+// code. `details` are further members of the object.
 int ReportFailure(std::string_view command, const JsonSink& json, const Failure& failure,
                   const Json& details = Json::object());
 

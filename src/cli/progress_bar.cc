@@ -40,6 +40,9 @@ ProgressBar::~ProgressBar() {
 }
 
 void ProgressBar::Update(std::uint64_t done_bytes) {
+  const bool moved = done_bytes != last_done_;
+  last_done_ = done_bytes;
+  stall_told_ = stall_told_ && !moved;
   if (lines_descriptor_ >= 0) {
     // In double: the product with 100 of a large file would leave 64 bits.
     const auto hundredths =
@@ -56,9 +59,16 @@ void ProgressBar::Update(std::uint64_t done_bytes) {
   }
   if (shown_) {
     const auto now = std::chrono::steady_clock::now();
-    if (done_bytes == total_bytes_ || now - drawn_ >= kRedrawEvery) {
+    if ((moved && done_bytes == total_bytes_) || now - drawn_ >= kRedrawEvery) {
       Draw(done_bytes, now);
     }
+  }
+}
+
+void ProgressBar::Stalled(std::uint64_t in_flight) {
+  if (lines_descriptor_ >= 0 && !stall_told_) {
+    stall_told_ = true;
+    (void)!dprintf(lines_descriptor_, "stalled %llu\n", static_cast<unsigned long long>(in_flight));
   }
 }
 

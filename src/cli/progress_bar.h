@@ -19,6 +19,9 @@ class ProgressBar {
 
   // Cheap when there is nothing new to tell.
   void Update(std::uint64_t done_bytes);
+  // Nothing was answered for a while, and `in_flight` transactions wait. Told once, until the next
+  // Update that has something new.
+  void Stalled(std::uint64_t in_flight);
 
  private:
   void Draw(std::uint64_t done_bytes, std::chrono::steady_clock::time_point now);
@@ -30,6 +33,8 @@ class ProgressBar {
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   std::chrono::steady_clock::time_point drawn_{};
   std::uint64_t hundredths_told_ = 0;
+  std::uint64_t last_done_ = 0;
+  bool stall_told_ = false;
   bool anything_drawn_ = false;
 };
 

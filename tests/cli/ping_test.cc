@@ -30,7 +30,8 @@ TEST(VmbusPing, CompletesEveryTransactionWithItsOwnPayload) {
   const auto server = bus.Stop()["devices"]["echo"];
   EXPECT_EQ(server["packets_received"], object["counters"]["packets_sent"]);
   EXPECT_EQ(server["completions_sent"], object["counters"]["completions_received"]);
-  EXPECT_EQ(server["bells_received"], object["counters"]["bells_rung"]);
+  // Two bells may be heard as one.
+  EXPECT_LE(server["bells_received"], object["counters"]["bells_rung"]);
 }
 
 TEST(VmbusPing, WorksForEverySizeAndWindow) {
