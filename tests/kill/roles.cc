@@ -60,11 +60,11 @@ int BeServer(const Plan* plan, const std::string& address, Surroundings& around)
   if (const NTSTATUS status = server.Create(address); status != STATUS_SUCCESS) {
     return Fail("server", KmclStatusName(status));
   }
+  Say(kReady);  // before the timer, which may be a short one
   if (plan != nullptr && plan->moment == Moment::kTimer &&
       !KillSelfAfter(plan->timer_us, around.killed_ns)) {
     return Fail("server", "no timer");
   }
-  Say(kReady);
   BeBusy();
 }
 
