@@ -455,6 +455,7 @@ void Client::Do(bus::client::Unloaded&) {
 }
 
 void Client::Do(bus::Refused& action) {
+  if (action.is_crossing) return;
   Log(LogLevel::kWarning, "server's message %u dropped (%s): channel %u, detail 0x%x",
       action.report.message_number, ErrorName(action.report.rule), action.report.channel,
       action.report.detail);

@@ -259,6 +259,7 @@ void Partition::Do(bus::server::Finished&) {
 }
 
 void Partition::Do(bus::Refused& action) {
+  if (action.is_crossing) return;  // it crossed ours; a correct client cannot avoid that
   ++refused_;
   if (refused_ > kRefusalsLogged && !std::has_single_bit(refused_)) return;
   Log(LogLevel::kWarning,
