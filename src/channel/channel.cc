@@ -421,6 +421,7 @@ Result<std::size_t> Channel::RequestNow(std::span<const std::byte> data, bool wa
   Result<std::size_t> result = std::size_t{0};
   if (auto sent = sender_.SendNow(*packet, data, wants_completion, effects); !sent) {
     result = std::unexpected(sent.error());
+    Carry(effects);  // the ring may have turned out to be corrupt
   } else {
     Carry(effects);
     if (!wait.IsDone() && sender_.Cancel(*packet)) {
@@ -488,6 +489,7 @@ Turn Channel::Dispatch(std::uint32_t spins) {
   if (sender_.has_queued()) {
     Sender::Effects effects;
     sender_.Flush(effects);
+    effects.poll = false;  // who gives the turns asks must_poll(), and need not be in a hurry
     Carry(effects);
   }
   std::optional<Error> broken;

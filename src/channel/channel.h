@@ -105,7 +105,7 @@ class Channel {
   // Received packets. Complete: any thread, once. False: not outstanding (a second completion).
   bool Complete(IncomingPacket& packet, std::span<const std::byte> reply);
   // Defer: only inside OnPacket. Fail: until the packet is completed. False: not (any more) possible.
-  bool Defer(const IncomingPacket& packet) { return receiver_.Defer(packet); }
+  bool Defer(IncomingPacket& packet) { return receiver_.Defer(packet); }
   bool Fail(IncomingPacket& packet) { return receiver_.Fail(packet); }
   void SetQuota(std::uint32_t quota) { receiver_.SetQuota(quota); }
   void SetPassive(bool required) { receiver_.SetPassive(required); }

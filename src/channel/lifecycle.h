@@ -61,7 +61,11 @@ class Lifecycle {
   Side side() const { return side_; }
 
   // Wishes of the user. OnEnable requires kDisabled; UndoEnable takes it back before anything followed.
-  void OnEnable() { phase_ = Phase::kEnabled; }
+  // News of an earlier life that came late does not count.
+  void OnEnable() {
+    phase_ = Phase::kEnabled;
+    close_wanted_ = open_pending_ = failure_pending_ = false;
+  }
   void UndoEnable() { phase_ = Phase::kDisabled; }
   void OnDisable() { disable_wanted_ = true; }
   void OnStart() { run_wanted_ = true; }

@@ -265,12 +265,10 @@ Receiver::Step Receiver::DeliverPacket(IncomingPacket& packet) {
     case Verdict::kNone:
       break;
     case Verdict::kDeferred:
-      packet.outstanding.store(false, std::memory_order_relaxed);
       deferred_ = &packet;
       CountRetired();
       return Step::kDeferred;
     case Verdict::kFailed:
-      packet.outstanding.store(false, std::memory_order_relaxed);
       pool_.Put(packet);
       CountRetired();
       failed_ = true;
@@ -284,22 +282,22 @@ Receiver::Step Receiver::DeliverPacket(IncomingPacket& packet) {
 
 // Whether this very thread is inside OnPacket of `packet`.
 bool Receiver::IsDelivering(const IncomingPacket& packet) const {
-  return delivering_receiver == this && current_ == &packet && verdict_ == Verdict::kNone;
+  return delivering_receiver == this && current_ == &packet;
 }
 
-bool Receiver::Defer(const IncomingPacket& packet) {
-  if (!IsDelivering(packet) || !packet.outstanding.load(std::memory_order_relaxed)) return false;
+// Both retire the packet at once: a completion, or a second verdict, that follows finds nothing.
+bool Receiver::Defer(IncomingPacket& packet) {
+  if (!IsDelivering(packet) || !Retire(packet)) return false;
   verdict_ = Verdict::kDeferred;
   return true;
 }
 
 bool Receiver::Fail(IncomingPacket& packet) {
+  if (!Retire(packet)) return false;
   if (IsDelivering(packet)) {
-    if (!packet.outstanding.load(std::memory_order_relaxed)) return false;
     verdict_ = Verdict::kFailed;
     return true;
   }
-  if (!Retire(packet)) return false;
   fail_requested_.store(true, std::memory_order_relaxed);
   pool_.Put(packet);
   CountRetired();
@@ -316,7 +314,16 @@ void Receiver::CountRetired() {
       blocked_.exchange(false, std::memory_order_seq_cst)) {
     turns_.RequestDispatch();
   }
-  if (in_hand_.fetch_sub(1, std::memory_order_acq_rel) == (kDraining | 1)) turns_.RequestState();
+  std::uint64_t in_hand = in_hand_.load(std::memory_order_relaxed);
+  while (!in_hand_.compare_exchange_weak(in_hand,
+                                         in_hand == (kDraining | 1) ? kTelling : in_hand - 1,
+                                         std::memory_order_acq_rel, std::memory_order_relaxed)) {
+  }
+  if (in_hand != (kDraining | 1)) return;
+  turns_.RequestState();
+  MutexLock lock(mutex_);
+  in_hand_.fetch_and(~kTelling, std::memory_order_relaxed);
+  idle_.NotifyAll();
 }
 
 bool Receiver::AtQuota() {
@@ -331,7 +338,10 @@ bool Receiver::AtQuota() {
 }
 
 bool Receiver::DrainedOrNotify() {
-  if ((in_hand_.fetch_or(kDraining, std::memory_order_acq_rel) & ~kDraining) != 0) return false;
+  constexpr std::uint64_t kMarks = kDraining | kTelling;
+  if ((in_hand_.fetch_or(kDraining, std::memory_order_acq_rel) & ~kMarks) != 0) return false;
+  MutexLock lock(mutex_);
+  while ((in_hand_.load(std::memory_order_relaxed) & kTelling) != 0) idle_.Wait(mutex_);
   in_hand_.fetch_and(~kDraining, std::memory_order_relaxed);
   return true;
 }

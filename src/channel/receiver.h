@@ -70,7 +70,7 @@ class Receiver {
       KMCL_EXCLUDES(mutex_);
 
   // Only inside OnPacket, about the packet that is being delivered; false if it is another.
-  bool Defer(const IncomingPacket& packet);
+  bool Defer(IncomingPacket& packet);
   // Until the packet is retired, which this does: the queue stops. False if it is retired already.
   bool Fail(IncomingPacket& packet);
 
@@ -80,13 +80,13 @@ class Receiver {
   void Recycle(IncomingPacket& packet) { pool_.Put(packet); }
   // Takes one off the outstanding count; may restart a queue at its quota, or end a drain. The channel
   // may be gone when this returns.
-  void CountRetired();
+  void CountRetired() KMCL_EXCLUDES(mutex_);
 
   void SetQuota(std::uint32_t quota) { quota_.store(quota, std::memory_order_relaxed); }
   void SetPassive(bool required) { passive_required_.store(required, std::memory_order_relaxed); }
 
   // Asks for a state turn when nothing is outstanding any more; says whether that is so already.
-  bool DrainedOrNotify();
+  bool DrainedOrNotify() KMCL_EXCLUDES(mutex_);
 
   ReceiverCounters counters() const;
   std::uint64_t bells_rung() const { return bells_rung_.load(std::memory_order_relaxed); }
@@ -146,10 +146,13 @@ class Receiver {
   // (seq_cst): blocked_ then outstanding_ here, outstanding_ then blocked_ there.
   std::atomic<std::uint64_t> outstanding_{0};
   std::atomic<bool> blocked_{false};
-  // Against the channel's end: packets in the owner's hands, and whether the state worker waits for
-  // zero. One word, so that whoever takes the last packet off learns of the wait in the same step, and
-  // does not touch a channel that nobody waits for any more.
+  // Against the channel's end: packets in the owner's hands, whether the state worker waits for zero,
+  // and whether somebody is telling it of zero. One word, so that whoever takes the last packet off
+  // learns of the wait in the same step, and does not touch a channel that nobody waits for any more.
+  // The state worker may come upon zero before it was told of it; it does not go on, and so does not
+  // let the channel end, before the one who tells has let go (mutex_, idle_).
   static constexpr std::uint64_t kDraining = std::uint64_t{1} << 63;
+  static constexpr std::uint64_t kTelling = std::uint64_t{1} << 62;
   std::atomic<std::uint64_t> in_hand_{0};
 
   // Written by whoever delivers; bells_ by the dispatch thread and by whoever frees space.

@@ -213,8 +213,7 @@ bool Sender::Complete(IncomingPacket& packet, std::span<const std::byte> reply, 
   MutexLock lock(mutex_);
   if (mode_ == Mode::kDisabled || mode_ == Mode::kHolding || broken_) return false;
   packet.kind = Outgoing::Kind::kCompletion;
-  // While the channel is paused only completions go out, so they may pass the packets that wait.
-  if (queue_.empty() || mode_ == Mode::kPaused) {
+  if (queue_.empty()) {
     const Placed placed = Place(packet, reply, effects);
     if (placed == Placed::kYes) {
       Publish(effects);
@@ -223,6 +222,7 @@ bool Sender::Complete(IncomingPacket& packet, std::span<const std::byte> reply, 
     if (placed == Placed::kBroken) return false;
     ++counters_.ring_full;
   }
+  // While the channel is paused it passes the packets that wait, but no earlier completion.
   Queue(packet, reply);
   FlushLocked(effects);
   return true;
