@@ -238,9 +238,10 @@ void BusFixture::SetUp() {
   };
   server_port_ = make(placement() == Placement::kServerProcess);
   client_port_ = make(placement() == Placement::kClientProcess);
-  ASSERT_EQ(ToStatus(server_port_->Exchange("serve " + address_)), STATUS_SUCCESS);
+  ASSERT_EQ(ToStatus(server_port_->Exchange("serve " + address_ + " " + endpoint_options())),
+            STATUS_SUCCESS);
   const std::vector<std::string> words =
-      SplitAt(client_port_->Exchange("connect " + address_), ' ');
+      SplitAt(client_port_->Exchange("connect " + address_ + " " + endpoint_options()), ' ');
   ASSERT_EQ(words.size(), 2U);
   ASSERT_EQ(ToStatus(words[0]), STATUS_SUCCESS);
   client_ = words[1];

@@ -126,6 +126,8 @@ struct ChannelOptions {
 class BusFixture : public testing::Test {
  protected:
   virtual Placement placement() const = 0;
+  // Words for both ends: "threads N", "spin MICROSECONDS", "version NUMBER".
+  virtual std::string endpoint_options() const { return ""; }
 
   // A served address and one connected client.
   void SetUp() override;

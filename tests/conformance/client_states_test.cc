@@ -307,6 +307,28 @@ TEST_P(ClientStates, NoMmioIsReservedUnlessTheServerAsks) {
   EXPECT_EQ(client.Do("get", "mmio"), "0 0");
 }
 
+TEST_P(ClientStates, TheClientLearnsHowMuchMmioIsReserved) {
+  const Channel server = AddServer();
+  ASSERT_EQ(server.Init("mmio 8 16"), STATUS_SUCCESS);
+  const Channel client = AddClient();
+  ASSERT_NO_FATAL_FAILURE(Open(server, client));
+  EXPECT_THAT(client.Do("get", "mmio"), testing::EndsWith(" " + std::to_string(8 << 20)));
+  EXPECT_EQ(server.Do("get", "mmio"), "0 0");
+}
+
+TEST_P(ClientStates, AnOfferForAnotherTrustLevelIsNotSeen) {
+  const Channel higher = AddServer({.instance = "2"});
+  ASSERT_EQ(higher.Init("vtl 2"), STATUS_SUCCESS);
+  ASSERT_EQ(higher.Enable(), STATUS_SUCCESS);
+  const Channel server = AddServer({.instance = "3"});
+  const Channel client = AddClient({.instance = "any"});
+  ASSERT_EQ(client.Enable(), STATUS_SUCCESS);
+  ASSERT_EQ(server.Enable(), STATUS_SUCCESS);
+  ASSERT_TRUE(client.Wait("Opened"));
+  EXPECT_EQ(client.Do("get", "instance"), "3");
+  EXPECT_EQ(Offers(), "0 1.3:used");
+}
+
 }  // namespace
 
 }  // namespace kmcl::conformance

@@ -36,6 +36,8 @@ KMCL_ENDPOINT_OPTIONS OptionsOf(const Words& words, std::size_t first) {
       options.DispatchThreads = static_cast<ULONG>(value);
     } else if (words[i] == "spin") {
       options.SpinMicroseconds = static_cast<ULONG>(value);
+    } else if (words[i] == "version") {
+      options.MaximumVersion = static_cast<ULONG>(value);
     }
   }
   return options;

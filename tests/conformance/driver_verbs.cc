@@ -86,6 +86,15 @@ std::string Driver::Init(const Words& words) {
     channel->set_context_bytes(Number(words, 3));
     return Text(VmbChannelInitSetClientContextSize(handle, Number(words, 3)));
   }
+  if (what == "flags") {
+    return Text(VmbChannelInitSetFlags(handle, Number(words, 3)));
+  }
+  if (what == "server-flags") {
+    return Text(VmbServerChannelInitSetFlags(handle, Number(words, 3)));
+  }
+  if (what == "vtl") {
+    return Text(VmbServerChannelInitSetTargetVtl(handle, static_cast<UINT8>(Number(words, 3))));
+  }
   if (what == "mmio") {
     return Text(VmbServerChannelInitSetMmioMegabytes(handle, static_cast<UINT16>(Number(words, 3)),
                                                      static_cast<UINT16>(Number(words, 4))));

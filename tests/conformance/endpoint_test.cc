@@ -216,6 +216,7 @@ TEST(OffersAtArrival, StandWhenConnectReturns) {
     constexpr GUID kType{0xabcd, 1, 2, {3}};
     VmbServerChannelInitSetTargetInterfaceId(self->channel, kType, kType);
     VmbServerChannelInitSetVmbusHandle(self->channel, partition);
+    VmbServerChannelInitSetMmioMegabytes(self->channel, 3, 5);
     self->status = VmbChannelEnable(self->channel);
   };
   KMCL_SERVER server = nullptr;
@@ -228,6 +229,8 @@ TEST(OffersAtArrival, StandWhenConnectReturns) {
   EXPECT_EQ(host.status, STATUS_SUCCESS);
   EXPECT_EQ(count, 1U);
   EXPECT_EQ(offer.InterfaceType.Data1, 0xabcdU);
+  EXPECT_EQ(offer.MmioMegabytes, 3);
+  EXPECT_EQ(offer.MmioMegabytesOptional, 5);
   EXPECT_FALSE(offer.InUse);
   KmclClientDestroy(client);
   VmbChannelDisable(host.channel);
