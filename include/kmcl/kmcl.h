@@ -213,7 +213,9 @@ VMB_CHANNEL_STATE_CHANGE_CALLBACKS_INIT(_Out_ PVMB_CHANNEL_STATE_CHANGE_CALLBACK
  * *Channel receives the handle, or NULL on failure; give it to VmbChannelCleanup in the end.
  * PASSIVE_LEVEL, any thread (also the PartitionArrived callback); does not block.
  *   STATUS_SUCCESS                 *Channel is Disabled.
- *   STATUS_INVALID_PARAMETER_1     ParentDeviceObject is NULL.
+ *   STATUS_INVALID_PARAMETER_1     ParentDeviceObject is NULL, or not that of an endpoint.
+ *   STATUS_INVALID_PARAMETER_2     IsServer is TRUE for a client's device object, or FALSE for a
+ *                                  server's.
  *   STATUS_INVALID_PARAMETER_3     Channel is NULL.
  *   STATUS_INSUFFICIENT_RESOURCES  no memory. */
 NTSTATUS VmbChannelAllocate(_In_ PDEVICE_OBJECT ParentDeviceObject, _In_ BOOLEAN IsServer,
@@ -271,7 +273,8 @@ VOID VmbChannelGetInterfaceInstance(_In_ VMBCHANNEL Channel, _Out_ LPGUID Interf
 
 /* Client, once EvtVmbChannelOpened was called: what the server reserved with
  * VmbServerChannelInitSetMmioMegabytes, as a guest physical address and a size in bytes. 0 and 0
- * when nothing is reserved, or at a server. PASSIVE_LEVEL. */
+ * when nothing is reserved, or at a server. No address space stands behind the reservation in this
+ * version: the address is always 0. PASSIVE_LEVEL. */
 VOID VmbChannelGetMmioSpace(_In_ VMBCHANNEL Channel, _Out_ UINT64 *MmioAddress,
                             _Out_ UINT64 *MmioSize);
 
@@ -295,7 +298,7 @@ _Must_inspect_result_ NTSTATUS VmbChannelSetInterruptLatency(_In_ VMBCHANNEL Cha
  * large enough for it. A longer packet from the other end is malformed and stops delivery, as
  * VmbChannelPacketFail does. Packets keep the capacity that was in force when they were made.
  *   STATUS_SUCCESS
- *   STATUS_INVALID_PARAMETER_2  PacketSize is 0, or more than a ring can hold. */
+ *   STATUS_INVALID_PARAMETER_2  PacketSize is 0, or more than any ring can hold. */
 NTSTATUS VmbChannelInitSetMaximumPacketSize(_In_ VMBCHANNEL Channel,
                                             _In_range_(>, 0) UINT32 PacketSize);
 

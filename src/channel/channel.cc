@@ -319,7 +319,7 @@ Packet* Channel::AllocatePacket() {
     // One whose capacity is still the right one: the Init window may have been used since.
     while (Packet* idle = idle_packets_) {
       idle_packets_ = idle->next_idle;
-      idle_count_.fetch_sub(1, std::memory_order_relaxed);
+      --idle_count_;
       if (idle->capacity == config_.maximum_packet_bytes) {
         idle->next_idle = nullptr;
         return idle;
@@ -348,10 +348,10 @@ void Channel::FreePacket(Packet& packet) {
   packet.waiter = nullptr;
   {
     MutexLock lock(packets_mutex_);
-    if (idle_count_.load(std::memory_order_relaxed) < kMostIdlePackets) {
+    if (keeping_packets_ && idle_count_ < kMostIdlePackets) {
       packet.next_idle = idle_packets_;
       idle_packets_ = &packet;
-      idle_count_.fetch_add(1, std::memory_order_relaxed);
+      ++idle_count_;
       return;
     }
     --packet_count_;
@@ -360,13 +360,18 @@ void Channel::FreePacket(Packet& packet) {
   ::operator delete(&packet, std::align_val_t{kPacketAlignment});
 }
 
+void Channel::KeepIdlePackets() {
+  MutexLock lock(packets_mutex_);
+  keeping_packets_ = true;
+}
+
 void Channel::TrimIdlePackets() {
-  if (idle_count_.load(std::memory_order_relaxed) == 0) return;
   Packet* idle = nullptr;
   {
     MutexLock lock(packets_mutex_);
+    keeping_packets_ = false;
     idle = std::exchange(idle_packets_, nullptr);
-    packet_count_ -= idle_count_.exchange(0, std::memory_order_relaxed);
+    packet_count_ -= std::exchange(idle_count_, 0);
   }
   while (idle != nullptr) {
     Packet* const next = idle->next_idle;
@@ -486,6 +491,7 @@ void Channel::Break(Error error) {
 
 Turn Channel::Dispatch(std::uint32_t spins) {
   CallbackScope in_callback;
+  if (!std::exchange(awake_, true)) KeepIdlePackets();
   if (sender_.has_queued()) {
     Sender::Effects effects;
     sender_.Flush(effects);
@@ -495,7 +501,10 @@ Turn Channel::Dispatch(std::uint32_t spins) {
   std::optional<Error> broken;
   const Turn turn = receiver_.Deliver(Level::kDispatch, spins, broken);
   if (broken) Break(*broken);
-  if (turn == Turn::kAsleep) TrimIdlePackets();
+  if (turn == Turn::kAsleep || turn == Turn::kStopped) {
+    awake_ = false;
+    TrimIdlePackets();
+  }
   return turn;
 }
 

@@ -157,7 +157,9 @@ class Channel {
   Result<std::size_t> SendAndWait(Packet& packet, std::span<const std::byte> data,
                                   bool wants_completion, std::span<std::byte> reply,
                                   std::optional<std::chrono::steady_clock::time_point> deadline);
-  void TrimIdlePackets();
+  // The lookaside list keeps packets from the first turn after a sleep to the next sleep.
+  void KeepIdlePackets() KMCL_EXCLUDES(packets_mutex_);
+  void TrimIdlePackets() KMCL_EXCLUDES(packets_mutex_);
 
   const Side side_;
   Handler& handler_;
@@ -174,11 +176,13 @@ class Channel {
   Sender sender_;
   Receiver receiver_;
   std::atomic<bool> ring_broken_{false};
+  bool awake_ = false;  // the dispatch thread's: the last turn did not end in sleep
 
   // The lookaside list.
   Mutex packets_mutex_;
   Packet* idle_packets_ KMCL_GUARDED_BY(packets_mutex_) = nullptr;
-  std::atomic<std::uint32_t> idle_count_{0};
+  std::uint32_t idle_count_ KMCL_GUARDED_BY(packets_mutex_) = 0;
+  bool keeping_packets_ KMCL_GUARDED_BY(packets_mutex_) = false;
   std::uint32_t packet_count_ KMCL_GUARDED_BY(packets_mutex_) = 0;  // allocated, idle ones included
 };
 

@@ -49,6 +49,7 @@ IncomingPacket* IncomingPool::Take(std::uint32_t bytes) {
   if (bytes > standard_bytes_) return Make(bytes);
   if (free_ == nullptr) {
     MutexLock lock(mutex_);
+    keeping_ = true;
     free_ = returned_;
     returned_ = nullptr;
   }
@@ -59,20 +60,23 @@ IncomingPacket* IncomingPool::Take(std::uint32_t bytes) {
 }
 
 void IncomingPool::Put(IncomingPacket& packet) {
-  if (packet.capacity != standard_bytes_) {
-    packet.next_free = nullptr;
-    Destroy(&packet);
-    return;
+  packet.next_free = nullptr;
+  if (packet.capacity == standard_bytes_) {
+    MutexLock lock(mutex_);
+    if (keeping_) {
+      packet.next_free = returned_;
+      returned_ = &packet;
+      return;
+    }
   }
-  MutexLock lock(mutex_);
-  packet.next_free = returned_;
-  returned_ = &packet;
+  Destroy(&packet);
 }
 
 void IncomingPool::Trim() {
   IncomingPacket* returned = nullptr;
   {
     MutexLock lock(mutex_);
+    keeping_ = false;
     returned = returned_;
     returned_ = nullptr;
   }

@@ -21,7 +21,7 @@ class IncomingPool {
   // An object with room for at least `bytes`; nullptr without memory.
   IncomingPacket* Take(std::uint32_t bytes) KMCL_EXCLUDES(mutex_);
   void Put(IncomingPacket& packet) KMCL_EXCLUDES(mutex_);
-  // Gives all free objects back to the system.
+  // Gives all free objects back to the system, and those that are put back until the next Take.
   void Trim() KMCL_EXCLUDES(mutex_);
 
  private:
@@ -32,6 +32,7 @@ class IncomingPool {
   IncomingPacket* free_ = nullptr;  // of whoever delivers
   Mutex mutex_;
   IncomingPacket* returned_ KMCL_GUARDED_BY(mutex_) = nullptr;
+  bool keeping_ KMCL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace kmcl::channel

@@ -19,11 +19,10 @@ namespace {
 
 // Looks at an empty ring within one turn, shared by all channels that are being polled.
 constexpr std::uint32_t kSpinsPerRound = 128;
-// Rounds with ready channels between two looks at many inboxes by way of the kernel, and at channels
-// that wait for space.
-constexpr std::uint32_t kRoundsPerWait = 64;
-// More inboxes than this are not looked at one by one while polling.
-constexpr std::size_t kMostPeekedInboxes = 4;
+// Inboxes looked at in each round with ready channels, in turn. A look costs a few dozen loads.
+constexpr std::size_t kInboxesPerRound = 4;
+// Rounds with ready channels between two tries of channels that wait for space unannounced.
+constexpr std::uint32_t kRoundsPerRetry = 64;
 // For peers that do not ring when they have freed space (no feature bit in their ring).
 constexpr int kBlockedPollMs = 1;
 
@@ -183,12 +182,16 @@ void Dispatcher::WaitForBells(int timeout_ms) {
   }
 }
 
-// While channels are ready: bells of the others, without a system call. False: too many inboxes.
-bool Dispatcher::PeekBells() {
+// While channels are ready: bells of the others, without a system call, some inboxes at a time.
+void Dispatcher::PeekBells() {
   MutexLock lock(mutex_);
-  if (inboxes_.size() > kMostPeekedInboxes) return false;
-  for (auto& [key, inbox] : inboxes_) TakeBells(*inbox, inbox->bells->Collect());
-  return true;
+  const std::size_t count = std::min(inboxes_.size(), kInboxesPerRound);
+  auto next = inboxes_.upper_bound(last_peeked_);
+  for (std::size_t i = 0; i < count; ++i, ++next) {
+    if (next == inboxes_.end()) next = inboxes_.begin();
+    last_peeked_ = next->first;
+    TakeBells(*next->second, next->second->bells->Collect());
+  }
 }
 
 std::uint32_t Dispatcher::SpinsFor(ChannelEnd& channel) {
@@ -260,10 +263,8 @@ void Dispatcher::Run() {
       continue;
     }
     RunReady();
-    const bool saw_bells = PeekBells();
-    if (++rounds_ % kRoundsPerWait != 0) continue;
-    if (!saw_bells) WaitForBells(0);
-    RetryBlocked();
+    PeekBells();
+    if (++rounds_ % kRoundsPerRetry == 0) RetryBlocked();
   }
   ready_.clear();
   blocked_.clear();

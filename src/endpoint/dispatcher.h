@@ -57,7 +57,7 @@ class Dispatcher {
   explicit Dispatcher(std::uint32_t spin_us) : spin_us_(spin_us) {}
   void Run();
   void WaitForBells(int timeout_ms) KMCL_EXCLUDES(mutex_);
-  bool PeekBells() KMCL_EXCLUDES(mutex_);
+  void PeekBells() KMCL_EXCLUDES(mutex_);
   void TakeBells(Inbox& inbox, const transport::ChannelSet& rung) KMCL_REQUIRES(mutex_);
   void TakeKicks();
   void MakeReady(std::shared_ptr<ChannelEnd> channel);
@@ -79,6 +79,7 @@ class Dispatcher {
   std::map<Key, std::shared_ptr<Inbox>> inboxes_ KMCL_GUARDED_BY(mutex_);
   std::unordered_map<std::uint64_t, std::shared_ptr<Inbox>> by_token_ KMCL_GUARDED_BY(mutex_);
   std::uint64_t next_token_ KMCL_GUARDED_BY(mutex_) = 1;  // 0 is wake_
+  Key last_peeked_ KMCL_GUARDED_BY(mutex_){};
 
   // The thread's own.
   std::vector<std::shared_ptr<ChannelEnd>> ready_;
