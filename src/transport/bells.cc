@@ -34,10 +34,9 @@ std::atomic_ref<std::uint64_t> Word(std::byte* flags, std::size_t index) {
 // flags (C0).
 //  * Ringer finds the flag clear: its edge comes after the flag is set. If an epoll_wait has taken
 //    the edge, the scan that follows sees the flag; if not, the edge waits.
-//  * Ringer finds the flag set: whoever set it has written, or is about to, and nobody has taken
-//  the
-//    flag since. The first rule then holds for that ringer, and whoever takes the flag sees what
-//    both have published, because B0 continues the release sequence of the earlier B0.
+//  * Ringer finds the flag set: whoever set it has written, or is about to, and the flag has not
+//    been taken since. The first rule then holds for that ringer, and whoever takes the flag sees
+//    what both have published, because B0 continues the release sequence of the earlier B0.
 // A scan without an epoll_wait before it takes flags only; their edges come later and find nothing.
 // A ringer that dies between flag and write takes its link along.
 ChannelSet TakeFlags(std::byte* flags) {

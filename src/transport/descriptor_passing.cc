@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -17,6 +18,8 @@
 
 namespace kmcl::transport {
 namespace {
+
+std::atomic<std::size_t> closings_under_way{0};
 
 // Exactly as long as `count` descriptors need. CMSG_SPACE would leave room for one more.
 std::size_t ControlBytes(std::size_t count) { return CMSG_LEN(count * sizeof(int)); }
@@ -139,6 +142,7 @@ void CloseForeign(std::vector<Descriptor> descriptors) {
   if (descriptors.empty()) return;
   const auto closer = [](void* owned) -> void* {
     delete static_cast<std::vector<Descriptor>*>(owned);
+    closings_under_way.fetch_sub(1, std::memory_order_release);
     return nullptr;
   };
   auto owned = std::make_unique<std::vector<Descriptor>>(std::move(descriptors));
@@ -146,14 +150,18 @@ void CloseForeign(std::vector<Descriptor> descriptors) {
   pthread_attr_init(&attributes);
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   pthread_t thread;
+  closings_under_way.fetch_add(1, std::memory_order_relaxed);
   const int error = pthread_create(&thread, &attributes, closer, owned.get());
   pthread_attr_destroy(&attributes);
   // Without a thread they stay open: better than to wait here for a stranger.
   if (error != 0) {
+    closings_under_way.fetch_sub(1, std::memory_order_relaxed);
     Log(LogLevel::kError, "transport: no thread to close %zu descriptors, they stay open: %s",
         owned->size(), std::strerror(error));
   }
   (void)owned.release();
 }
+
+std::size_t ForeignClosingsUnderWay() { return closings_under_way.load(std::memory_order_acquire); }
 
 }  // namespace kmcl::transport

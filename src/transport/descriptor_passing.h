@@ -42,5 +42,7 @@ void RefuseDescriptors(int socket);
 // likes.
 void CloseForeign(Descriptor descriptor);
 void CloseForeign(std::vector<Descriptor> descriptors);
+// How many of these threads have not finished. Any thread.
+std::size_t ForeignClosingsUnderWay();
 
 }  // namespace kmcl::transport

@@ -81,7 +81,7 @@ TEST(ShmProcessTest, AKilledClientIsGoneAtOnceAndLeavesNothing) {
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << status;
-  EXPECT_TRUE(Eventually([&] { return OpenDescriptorCount() == descriptors; }));
+  EXPECT_EQ(OpenDescriptorCount(), descriptors);
   EXPECT_EQ(PartitionMappingCount(), mappings);
 }
 
@@ -160,7 +160,7 @@ TEST(ShmProcessTest, ManyClientsDieAndTheServerStaysAsItWas) {
     }
     ASSERT_EQ(waitpid(child, nullptr, 0), child);
   }
-  EXPECT_TRUE(Eventually([&] { return OpenDescriptorCount() == descriptors; }));
+  EXPECT_EQ(OpenDescriptorCount(), descriptors);
   EXPECT_EQ(PartitionMappingCount(), 0U);
 }
 

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "transport/descriptor.h"
+#include "transport/descriptor_passing.h"
 #include "transport/link.h"
 
 namespace kmcl::transport {
@@ -61,7 +62,14 @@ bool Eventually(Condition condition) {
   return true;
 }
 
+// Waits until the threads of CloseForeign have finished, all but `held`.
+inline bool AwaitClosings(std::size_t held = 0) {
+  return Eventually([=] { return ForeignClosingsUnderWay() == held; });
+}
+
+// What the process holds once CloseForeign has closed what it was given.
 inline std::size_t OpenDescriptorCount() {
+  EXPECT_TRUE(AwaitClosings());
   std::size_t count = 0;
   DIR* directory = opendir("/proc/self/fd");
   while (readdir(directory) != nullptr) ++count;
