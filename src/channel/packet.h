@@ -39,7 +39,8 @@ struct alignas(16) Packet : Outgoing {
   enum class State : std::uint8_t {
     kIdle,      // the channel's owner has it
     kQueued,    // waits for room, or for the channel to run
-    kInFlight,  // in the ring or answered for: waits for the completion packet
+    kInFlight,  // in the ring: waits for the completion packet
+    kEnding,    // on the way to its completion routine, at whose call it is idle again
   };
 
   // For the edge; nothing here looks at them.

@@ -114,7 +114,7 @@ void Sender::FinishPlaced(Outgoing& item, Effects& effects) {
   }
   auto& packet = static_cast<Packet&>(item);
   if (packet.wants_completion) return;
-  packet.state.store(Packet::State::kIdle, std::memory_order_relaxed);
+  packet.state.store(Packet::State::kEnding, std::memory_order_relaxed);
   effects.done.Push(packet);
 }
 
@@ -257,7 +257,7 @@ void Sender::FlushLocked(Effects& effects) {
     queue_.Unlink(before, item);
     if (placed == Placed::kTooLong) {
       auto& packet = static_cast<Packet&>(*item);
-      packet.state.store(Packet::State::kIdle, std::memory_order_relaxed);
+      packet.state.store(Packet::State::kEnding, std::memory_order_relaxed);
       if (packet.wants_completion) ++counters_.transactions_cancelled;
       effects.too_long.Push(packet);
     } else {
@@ -283,7 +283,7 @@ Packet* Sender::TakeCompleted(wire::TransactionId id) {
     ++counters_.unexpected_completions;
     return nullptr;
   }
-  packet->state.store(Packet::State::kIdle, std::memory_order_relaxed);
+  packet->state.store(Packet::State::kEnding, std::memory_order_relaxed);
   ++counters_.transactions_completed;
   return packet;
 }
@@ -292,6 +292,7 @@ bool Sender::Cancel(Packet& packet) {
   MutexLock lock(mutex_);
   switch (packet.state.load(std::memory_order_relaxed)) {
     case Packet::State::kIdle:
+    case Packet::State::kEnding:
       return false;
     case Packet::State::kQueued:
       KMCL_CHECK(queue_.Remove(packet));
@@ -313,7 +314,7 @@ void Sender::AbortSynchronous(Effects& effects) {
     Packet* const next = packet->newer;
     if (packet->waiter != nullptr) {
       transactions_.Take(packet->transaction_id);
-      packet->state.store(Packet::State::kIdle, std::memory_order_relaxed);
+      packet->state.store(Packet::State::kEnding, std::memory_order_relaxed);
       ++counters_.transactions_cancelled;
       effects.done.Push(*packet);
     }
@@ -325,7 +326,7 @@ void Sender::AbortSynchronous(Effects& effects) {
     auto* packet = item->kind == Outgoing::Kind::kData ? static_cast<Packet*>(item) : nullptr;
     if (packet != nullptr && packet->waiter != nullptr) {
       queue_.Unlink(before, item);
-      packet->state.store(Packet::State::kIdle, std::memory_order_relaxed);
+      packet->state.store(Packet::State::kEnding, std::memory_order_relaxed);
       if (packet->wants_completion) ++counters_.transactions_cancelled;
       effects.done.Push(*packet);
     } else {
@@ -346,7 +347,7 @@ void Sender::CancelAll(Effects& effects) {
   effects.outcome = Outcome::kRemoved;
   // Whatever is in flight was sent before whatever is queued.
   while (Packet* packet = transactions_.TakeOldest()) {
-    packet->state.store(Packet::State::kIdle, std::memory_order_relaxed);
+    packet->state.store(Packet::State::kEnding, std::memory_order_relaxed);
     ++counters_.transactions_cancelled;
     effects.done.Push(*packet);
   }
@@ -356,7 +357,7 @@ void Sender::CancelAll(Effects& effects) {
       continue;
     }
     auto& packet = static_cast<Packet&>(*item);
-    packet.state.store(Packet::State::kIdle, std::memory_order_relaxed);
+    packet.state.store(Packet::State::kEnding, std::memory_order_relaxed);
     if (packet.wants_completion) ++counters_.transactions_cancelled;
     effects.done.Push(packet);
   }

@@ -79,6 +79,12 @@ class SenderTest : public ::testing::Test {
   static const char* Name(const Outgoing* item) {
     return static_cast<const char*>(static_cast<const Packet*>(item)->pointer);
   }
+  // What FinishPacket does before it tells the packet's owner.
+  static void End(Outgoing& item) {
+    auto& packet = static_cast<Packet&>(item);
+    EXPECT_EQ(packet.state.load(), Packet::State::kEnding);
+    packet.state = Packet::State::kIdle;
+  }
   // What the caller is asked to do, in words.
   Lines Carry(Sender::Effects& effects) {
     Lines lines;
@@ -92,9 +98,11 @@ class SenderTest : public ::testing::Test {
     }
     while (Outgoing* item = effects.too_long.Pop()) {
       lines.push_back(std::string("too long ") + Name(item));
+      End(*item);
     }
     while (Outgoing* item = effects.done.Pop()) {
       lines.push_back(std::string("done ") + Name(item) + " " + NameOf(effects.outcome));
+      End(*item);
     }
     if (effects.broken) lines.push_back(std::string("broken ") + ErrorName(*effects.broken));
     return lines;
@@ -195,7 +203,7 @@ TEST_F(SenderTest, APacketGoesIntoTheRingAndIsDoneAtOnceUnlessItWaitsForAComplet
   EXPECT_EQ(asking.state.load(), Packet::State::kInFlight);
   EXPECT_EQ(ReadAll(), (Lines{"data plain", "data? #1 asking"}));
   EXPECT_EQ(sender_.TakeCompleted(wire::TransactionId{1}), &asking);
-  EXPECT_EQ(asking.state.load(), Packet::State::kIdle);
+  EXPECT_EQ(asking.state.load(), Packet::State::kEnding);
   const SenderCounters counters = sender_.counters();
   EXPECT_EQ(counters.packets, 2u);
   EXPECT_EQ(counters.bytes, 16u);

@@ -24,6 +24,7 @@ bool SynchronousWait::IsDone() {
 
 void FinishPacket(Handler& handler, Packet& packet, Outcome outcome, std::span<std::byte> reply) {
   SynchronousWait* const wait = packet.waiter;
+  packet.state.store(Packet::State::kIdle, std::memory_order_relaxed);
   if (wait == nullptr) {
     handler.OnPacketDone(packet, outcome, reply);
     return;
