@@ -245,7 +245,9 @@ _Must_inspect_result_ NTSTATUS VmbChannelEnable(_In_ VMBCHANNEL Channel);
  * torn down completely: EvtVmbChannelSuspend if it was Active, outgoing packets completed with
  * STATUS_DEVICE_REMOVED, every outstanding incoming packet retired by the driver,
  * EvtVmbChannelClosed if it was open. Disabled already: nothing. While another thread disables it:
- * waits for that. A server never waits for the client here. PASSIVE_LEVEL, not from a callback. */
+ * waits for that. A server never waits for the client here; a client waits until its server has let
+ * go of the rings, and so for the drain of the server's driver. PASSIVE_LEVEL, not from a
+ * callback. */
 VOID VmbChannelDisable(_In_ VMBCHANNEL Channel);
 
 /* Sets the run request to active. An open, paused channel starts on its worker:

@@ -38,14 +38,16 @@ TEST_F(Arguments, AllocateRefusesNull) {
             STATUS_INVALID_PARAMETER_3);
 }
 
-TEST_F(Arguments, ADeviceWithoutABusCannotBeEnabled) {
+TEST_F(Arguments, AllocateRefusesADeviceThatIsNoEndpointsOrTheOtherEnds) {
   DEVICE_OBJECT device{};
-  VMBCHANNEL channel = nullptr;
-  ASSERT_EQ(Status(VmbChannelAllocate(&device, FALSE, &channel)), STATUS_SUCCESS);
-  ASSERT_EQ(Status(VmbClientChannelInitSetTargetPnp(channel, &kType, nullptr, nullptr)),
-            STATUS_SUCCESS);
-  EXPECT_EQ(Status(VmbChannelEnable(channel)), STATUS_NO_SUCH_DEVICE);
-  VmbChannelCleanup(channel);
+  VMBCHANNEL channel = client_channel_;
+  EXPECT_EQ(Status(VmbChannelAllocate(&device, FALSE, &channel)), STATUS_INVALID_PARAMETER_1);
+  EXPECT_EQ(channel, nullptr);
+  EXPECT_EQ(Status(VmbChannelAllocate(KmclServerDeviceObject(server_), FALSE, &channel)),
+            STATUS_INVALID_PARAMETER_2);
+  EXPECT_EQ(Status(VmbChannelAllocate(KmclClientDeviceObject(client_), TRUE, &channel)),
+            STATUS_INVALID_PARAMETER_2);
+  EXPECT_EQ(channel, nullptr);
 }
 
 TEST_F(Arguments, EnableRefusesNullAndAnythingButDisabled) {

@@ -185,6 +185,15 @@ TEST_P(Incoming, RaisingTheQuotaDoesNotRestartButTheNextCompletionDoes) {
   receiver().Start();
   ASSERT_TRUE(receiver().Wait("batch 1"));
   receiver().Set("quota", 4);
+  // A bell for another reason, room in the outgoing ring, is no completion either.
+  sender().Gate("packet 1000");
+  UINT32 number = 1000;
+  while (receiver().Counters().Queued == 0) {
+    ASSERT_EQ(receiver().Send(number++, 2000), STATUS_SUCCESS);
+    ASSERT_LT(number, 2000U);
+  }
+  ASSERT_TRUE(sender().Wait("packet 1000"));
+  sender().Release("packet 1000");
   ASSERT_NO_FATAL_FAILURE(Mark(receiver(), sender()));
   EXPECT_THAT(receiver().Names({"packet"}), ElementsAre("packet 1"));
   receiver().Complete(1);
