@@ -3,10 +3,8 @@
 #include <errno.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,13 +25,6 @@ namespace {
 constexpr unsigned kLongestTraceSeconds = 120;
 constexpr int kSystemCallStop = SIGTRAP | 0x80;  // with PTRACE_O_TRACESYSGOOD
 
-bool IsEpollWait(std::uint64_t number) {
-#ifdef SYS_epoll_wait
-  if (number == SYS_epoll_wait) return true;
-#endif
-  return number == SYS_epoll_pwait;
-}
-
 // Traces children of this process. Its destructor ends them: a tracer has to collect each thread.
 class Tracer {
  public:
@@ -53,11 +44,12 @@ class Tracer {
     for (const auto& task : std::filesystem::directory_iterator(tasks)) {
       const pid_t thread = std::stoi(task.path().filename());
       if (ptrace(PTRACE_SEIZE, thread, nullptr, PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE) != 0) {
+        if (errno == ESRCH) continue;  // an idle passive thread has just gone
         return errno;
       }
       processes_.insert(process);
       // The stop that this makes is answered by the loop below.
-      if (ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr) != 0) return errno;
+      if (ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr) != 0 && errno != ESRCH) return errno;
     }
     return 0;
   }
@@ -68,14 +60,18 @@ class Tracer {
     for (;;) {
       int status = 0;
       const pid_t thread = waitpid(-1, &status, __WALL);
-      if (thread < 0 || !WIFSTOPPED(status)) return false;
+      if (thread < 0) return false;
+      if (!WIFSTOPPED(status)) {
+        if (processes_.erase(thread) != 0) return false;
+        continue;  // one of its threads: idle passive ones go
+      }
       int signal = 0;
       if (WSTOPSIG(status) == kSystemCallStop) {
         if (IsEnd(thread, state)) return true;
       } else if (status >> 16 == 0) {
         signal = WSTOPSIG(status);  // one that is meant for the process
       }
-      if (ptrace(PTRACE_SYSCALL, thread, nullptr, signal) != 0) return false;
+      if (ptrace(PTRACE_SYSCALL, thread, nullptr, signal) != 0 && errno != ESRCH) return false;
     }
   }
 
@@ -140,11 +136,6 @@ TEST_P(SystemCalls, AreNotMadeOnABusyChannelThatIsPolledAtBothEnds) {
         // or goes because it has nothing to do.
         continue;
       }
-      if (is_server && GetParam() > 0 && IsEpollWait(number)) {
-        printf("%llu looks at the bells of %u idle clients, by epoll_wait\n",
-               static_cast<unsigned long long>(count), GetParam());
-        continue;
-      }
       ADD_FAILURE() << "the " << (is_server ? "server" : "client")
                     << "'s dispatch thread made system call " << number << " " << count
                     << " times in " << kMarkedTransactions << " transactions";
@@ -152,8 +143,8 @@ TEST_P(SystemCalls, AreNotMadeOnABusyChannelThatIsPolledAtBothEnds) {
   }
 }
 
-// Alone on the server; and beside so many idle clients that a polling server asks the kernel for
-// their bells from time to time, which is all that it may ask.
+// Alone on the server; and beside so many idle clients that not all of their bells are looked at in
+// each round.
 INSTANTIATE_TEST_SUITE_P(Bystanders, SystemCalls, testing::Values(0, 8), [](const auto& each) {
   return std::to_string(each.param) + "IdleClients";
 });
