@@ -125,6 +125,12 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
       return;
     }
     case channel::BusRequest::kLeave:
+      // An open that was on its way in while the channel was already leaving: nobody else ends it.
+      if (channel.ring_gpadl_) {
+        channel.engine().DetachRings();
+        channel.EndDispatch();
+        Detached(channel);
+      }
       Apply(machine_.OnRevoke(id));
       channel.id_.reset();
       channels_.erase(id);  // the caller keeps the channel

@@ -143,6 +143,14 @@ void Server::OnConnect() {
 }
 
 void Server::OnPartitionReady(Partition& partition) {
+  // Others may have become ready while this one was silent; MakeRoom counted neither.
+  std::size_t ready = 0;
+  for (const auto& [number, each] : partitions_) ready += each->is_ready() ? 1 : 0;
+  if (ready > options_.maximum_partitions) {
+    Log(LogLevel::kWarning, "client of pid %d refused: all %u partitions are in use",
+        static_cast<int>(partition.peer().pid), options_.maximum_partitions);
+    return partition.End("the server has as many clients as it may have");
+  }
   Log(LogLevel::kInfo, "partition %llu: pid %d, uid %u",
       static_cast<unsigned long long>(partition.number()), static_cast<int>(partition.peer().pid),
       partition.peer().uid);
