@@ -23,6 +23,7 @@ fresh_tree() {
   printf '#include <gtest/gtest.h>\n#include "ring/ring.h"\n#include "ring/picture.h"\n' \
     >src/ring/ring_test.cc
   printf '#include <gtest/gtest.h>\n' >src/ring/picture.h
+  printf '#include "ring/ring.h"\n' >src/endpoint/client_test.cc
   printf 'kmcl_room(channel USES ring\n  wire transport SOURCES a.cc TESTS a_test.cc)  # good\n' \
     >src/channel/CMakeLists.txt
   printf '# kmcl_room(wire USES bus)\n' >src/wire/CMakeLists.txt
@@ -54,6 +55,8 @@ expect_refused src/transport/link.h '# include "ring/ring.h"' 'src/transport/lin
 expect_refused src/channel/channel.h '#include "endpoint/client.h"' 'src/channel/channel.h:4: channel'
 expect_refused src/channel/channel.h '#include <wire/ids.h>' 'src/channel/channel.h:4: write "wire/ids.h"'
 expect_refused src/endpoint/client.h '#include "api/vmb.h"' 'src/endpoint/client.h:1: endpoint may not'
+expect_refused src/endpoint/client.h '#include "ring/ring.h"' 'src/endpoint/client.h:1: endpoint may'
+expect_refused src/ring/hostile_test.cc '#include "bus/server.h"' 'src/ring/hostile_test.cc:1: ring may'
 expect_refused src/api/vmb.cc '#include "bus/client.h"' 'src/api/vmb.cc:4: api may not use bus'
 expect_refused src/wire/ids.h '#include <kmcl/kmcl.h>' 'src/wire/ids.h:4: wire may not use the public'
 expect_refused src/result.h '#include "wire/ids.h"' 'src/result.h:2: src may not use wire'
