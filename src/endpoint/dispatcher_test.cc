@@ -78,6 +78,18 @@ class DispatcherTest : public ::testing::TestWithParam<std::uint32_t> {
     pool_.reset();
   }
 
+  // Rounds of the stress tests; a thread that polls leaves the others little of a small machine.
+  const std::uint64_t kRounds = GetParam() == kSpinForever ? 500 : 10'000;
+
+  // Somewhere between at once and when the thread has surely fallen asleep, so that some rounds
+  // meet it on its way there.
+  static void WaitAMoment(std::uint64_t round) {
+    const auto until =
+        std::chrono::steady_clock::now() + std::chrono::nanoseconds(round * 37 % 6000);
+    while (std::chrono::steady_clock::now() < until) {
+    }
+  }
+
   // `real_bell`: the server's end rings the client's dispatcher. Otherwise nobody does.
   void Open(bool real_bell) {
     ASSERT_TRUE(dispatcher_->AddInbox(client_link_, 0));
@@ -110,16 +122,17 @@ class DispatcherTest : public ::testing::TestWithParam<std::uint32_t> {
 
 TEST_P(DispatcherTest, NoBellIsLostWhetherTheThreadSleepsOrPolls) {
   Open(true);
-  for (std::uint64_t i = 1; i <= 1000; ++i) {
+  for (std::uint64_t i = 1; i <= kRounds; ++i) {
+    WaitAMoment(i);
     ASSERT_TRUE(server_.Send("x"));
-    // Often just when it falls asleep.
     ASSERT_TRUE(handler_.Await(i)) << "packet " << i;
   }
 }
 
 TEST_P(DispatcherTest, NoKickIsLostWhetherTheThreadSleepsOrPolls) {
   Open(false);
-  for (std::uint64_t i = 1; i <= 1000; ++i) {
+  for (std::uint64_t i = 1; i <= kRounds; ++i) {
+    WaitAMoment(i);
     ASSERT_TRUE(server_.Send("x"));
     end_->RequestDispatch();
     ASSERT_TRUE(handler_.Await(i)) << "packet " << i;
