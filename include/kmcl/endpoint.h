@@ -101,7 +101,8 @@ NTSTATUS KmclPartitionQuery(HANDLE Partition, PKMCL_PARTITION_INFORMATION Inform
  *   STATUS_INVALID_PARAMETER_1/_2/_3  as KmclServerCreate.
  *   STATUS_OBJECT_NAME_NOT_FOUND   nobody serves the address.
  *   STATUS_ACCESS_DENIED           the socket's mode or the server refuses this user.
- *   STATUS_CONNECTION_DISCONNECTED the server went away, or refused us, before the offers came.
+ *   STATUS_CONNECTION_DISCONNECTED the server went away, or refused us, before the offers came; or it
+ *                                  has not answered for ten seconds.
  *   STATUS_REVISION_MISMATCH       no common protocol version.
  *   STATUS_INSUFFICIENT_RESOURCES  no memory, descriptors or threads. */
 NTSTATUS KmclClientConnect(const char *Address, const KMCL_ENDPOINT_OPTIONS *Options, KMCL_CLIENT *Client);

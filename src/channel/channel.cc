@@ -103,6 +103,7 @@ void Channel::UndoEnable() {
   CancelOutgoing();
   MutexLock lock(mutex_);
   lifecycle_.UndoEnable();
+  changed_.NotifyAll();
 }
 
 void Channel::Disable() {

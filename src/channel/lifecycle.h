@@ -66,7 +66,10 @@ class Lifecycle {
     phase_ = Phase::kEnabled;
     close_wanted_ = open_pending_ = failure_pending_ = false;
   }
-  void UndoEnable() { phase_ = Phase::kDisabled; }
+  void UndoEnable() {
+    phase_ = Phase::kDisabled;
+    if (disable_wanted_) BecomeDisabled();  // whoever disabled meanwhile waits for that
+  }
   void OnDisable() { disable_wanted_ = true; }
   void OnStart() { run_wanted_ = true; }
   void OnPause() { run_wanted_ = false; }

@@ -431,6 +431,19 @@ TEST(LifecycleTest, UndoneEnablingLeavesTheChannelDisabled) {
   EXPECT_EQ(RunAll(lifecycle), "OASP Active");
 }
 
+TEST(LifecycleTest, UndoneEnablingEndsADisableThatCameMeanwhile) {
+  Lifecycle lifecycle(Side::kServer);
+  lifecycle.OnEnable();
+  lifecycle.OnDisable();
+  lifecycle.UndoEnable();
+  EXPECT_EQ(lifecycle.phase(), Phase::kDisabled);
+  EXPECT_EQ(lifecycle.times_disabled(), 1u);
+  lifecycle.OnEnable();
+  lifecycle.OnOpen();
+  lifecycle.OnStart();
+  EXPECT_EQ(RunAll(lifecycle), "OASP Active");
+}
+
 TEST(LifecycleTest, DrainsWaitUntilNothingIsOutstanding) {
   Lifecycle lifecycle(Side::kServer);
   ASSERT_TRUE(Reach(lifecycle, Phase::kActive));

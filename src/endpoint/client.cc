@@ -76,8 +76,14 @@ Result<void> Client::Start() {
 }
 
 Result<void> Client::AwaitOffers() {
+  const auto deadline = std::chrono::steady_clock::now() + options_.connect_time;
   MutexLock lock(mutex_);
-  while (!connect_result_) changed_.Wait(mutex_);
+  while (!connect_result_) {
+    if (!changed_.WaitUntil(mutex_, deadline)) {
+      Log(LogLevel::kWarning, "the server accepted the connection, but does not answer on it");
+      return std::unexpected(Error::kNotConnected);
+    }
+  }
   return *connect_result_;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <list>
@@ -30,6 +31,9 @@ struct ClientOptions {
   std::uint32_t spin_us = kSpinNever;
   std::uint64_t maximum_memory = std::uint64_t{4} << 30;
   wire::Version newest = wire::Version::kCopper;
+  // For a version and the offers, from a server that has taken the connection and neither answers nor
+  // dies.
+  std::chrono::milliseconds connect_time{10'000};
 };
 
 struct OfferView {
@@ -40,7 +44,8 @@ struct OfferView {
 class Client {
  public:
   // Returns once all offers that stand have arrived. kAddressMalformed, kAddressUnreachable,
-  // kPermissionDenied, kHandshakeRefused, kPeerGone, kVersionRefused, kOutOfMemory, kOutOfDescriptors.
+  // kPermissionDenied, kHandshakeRefused, kPeerGone, kNotConnected (no answer for connect_time),
+  // kVersionRefused, kOutOfMemory, kOutOfDescriptors.
   [[nodiscard]] static Result<std::unique_ptr<Client>> Connect(const ClientOptions& options);
   // Disables channels that are left over, leaves the bus. Not from a callback.
   ~Client();

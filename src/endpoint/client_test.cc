@@ -36,6 +36,7 @@ class RawServer {
     std::uint32_t open_status = wire::kStatusSuccess;
     std::uint32_t gpadl_status = wire::kStatusSuccess;
     bool rescinds_instead_of_opening = false;
+    bool mute = false;  // reads, and says nothing
   };
 
   explicit RawServer(Habits habits)
@@ -70,6 +71,7 @@ class RawServer {
 
   template <typename M>
   bool Send(transport::Link& link, const M& message) {
+    if (habits_.mute) return true;
     for (const auto& bytes : habits_.nonsense) (void)!link.Send(bytes);
     (void)!link.Send(wire::Encode(message, agreed_));
     return true;
@@ -145,6 +147,16 @@ TEST(ClientTest, ConnectFailsWhenTheServerDiesBeforeTheOffersCame) {
     ASSERT_FALSE(client);
     EXPECT_EQ(client.error(), Error::kPeerGone) << static_cast<int>(stage);
   }
+}
+
+TEST(ClientTest, ConnectGivesUpOnAServerThatNeverAnswers) {
+  QuietLog quiet;
+  RawServer server({.mute = true});
+  ClientOptions options = OptionsFor(server);
+  options.connect_time = std::chrono::milliseconds(50);
+  const auto client = Client::Connect(options);
+  ASSERT_FALSE(client);
+  EXPECT_EQ(client.error(), Error::kNotConnected);
 }
 
 TEST(ClientTest, AChannelEndsWheneverTheServerDies) {
