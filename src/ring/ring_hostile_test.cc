@@ -211,14 +211,23 @@ TEST_P(RingHostileTest, APeerThatScribblesWhileWeReadAndWriteHarmsNobody) {
   const auto [data_bytes, mapped] = GetParam();
   RingMemory memory(data_bytes, mapped);
   std::atomic<bool> done = false;
+  std::atomic<int> scribbles = 0;
   std::thread peer([&] {
     Scribbler scribbler(memory, 13 + data_bytes);
-    while (!done.load(std::memory_order_relaxed)) scribbler.Anything();
+    while (!done.load(std::memory_order_relaxed)) {
+      scribbler.Anything();
+      scribbles.fetch_add(1, std::memory_order_relaxed);
+    }
   });
   std::vector<std::byte> buffer(data_bytes);
   const std::vector<std::byte> payload = TestBytes(100);
   Outcomes outcomes;
-  for (int round = 0; round < 30000 && !HasFatalFailure(); ++round) {
+  // On a busy machine our rounds may be over before the peer gets a processor.
+  const auto enough = [&](int round) {
+    return round >= 30000 && scribbles.load(std::memory_order_relaxed) >= 10000 &&
+           outcomes.packets + outcomes.errors > 0;
+  };
+  for (int round = 0; !enough(round) && !HasFatalFailure(); ++round) {
     if (auto incoming = IncomingRing::Attach(memory.pages())) {
       for (int step = 0; step < 8; ++step) ReadSome(*incoming, buffer, outcomes);
       static_cast<void>(incoming->Release());
@@ -230,7 +239,6 @@ TEST_P(RingHostileTest, APeerThatScribblesWhileWeReadAndWriteHarmsNobody) {
   }
   done.store(true, std::memory_order_relaxed);
   peer.join();
-  EXPECT_GT(outcomes.packets + outcomes.errors, 0);
 }
 
 }  // namespace
