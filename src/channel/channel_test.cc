@@ -473,11 +473,12 @@ TEST(ChannelTest, TimeOutsAndCompletionsRaceWithoutLoss) {
 TEST(ChannelTest, APacketObjectIsKeptForTheNextUseAndGoesWithIdleness) {
   Pair pair;
   pair.Start();
+  EXPECT_EQ(pair.client.channel->Dispatch(1), Turn::kEmpty);  // awake
   Packet* const packet = pair.client.channel->AllocatePacket();
   packet->pointer = packet;
   pair.client.channel->FreePacket(*packet);
+  EXPECT_EQ(packet->pointer, nullptr);  // still there
   EXPECT_EQ(pair.client.channel->AllocatePacket(), packet);
-  EXPECT_EQ(packet->pointer, nullptr);
   pair.client.channel->FreePacket(*packet);
   EXPECT_EQ(pair.client.Dispatch(), Turn::kAsleep);  // the address sanitizer counts what is left
 }

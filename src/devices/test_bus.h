@@ -134,7 +134,7 @@ template <typename Header>
 std::vector<std::byte> Packet(const Header& header, std::string_view data = {}) {
   std::vector<std::byte> bytes(sizeof(header) + data.size());
   std::memcpy(bytes.data(), &header, sizeof(header));
-  std::memcpy(bytes.data() + sizeof(header), data.data(), data.size());
+  if (!data.empty()) std::memcpy(bytes.data() + sizeof(header), data.data(), data.size());
   return bytes;
 }
 
