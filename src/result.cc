@@ -106,8 +106,6 @@ const char* ErrorName(Error error) {
       return "NotConfigured";
     case Error::kPacketInFlight:
       return "PacketInFlight";
-    case Error::kNoCompletionRoutine:
-      return "NoCompletionRoutine";
     case Error::kNoBus:
       return "NoBus";
     case Error::kWouldBlock:
@@ -118,8 +116,6 @@ const char* ErrorName(Error error) {
       return "DeviceRemoved";
     case Error::kBufferTooSmall:
       return "BufferTooSmall";
-    case Error::kTimeoutNotAllowed:
-      return "TimeoutNotAllowed";
   }
   return "unknown";
 }

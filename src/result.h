@@ -75,13 +75,11 @@ enum class Error : unsigned char {
   kNotDisabled,
   kNotConfigured,            // a server channel without interface id or bus handle
   kPacketInFlight,
-  kNoCompletionRoutine,
   kNoBus,                    // no live bus behind the device object
   kWouldBlock,               // does not fit into the ring now
   kCancelled,
   kDeviceRemoved,            // the channel is shutting down
   kBufferTooSmall,
-  kTimeoutNotAllowed,        // a server may only send without waiting
 };
 
 template <typename T>

@@ -35,7 +35,6 @@ NTSTATUS StatusOf(Error error) {
     case Error::kVersionRefused:
       return STATUS_REVISION_MISMATCH;
     case Error::kAddressMalformed:
-    case Error::kNoCompletionRoutine:
       return STATUS_INVALID_PARAMETER_1;
     case Error::kAddressUnreachable:
       return STATUS_OBJECT_NAME_NOT_FOUND;
@@ -53,8 +52,6 @@ NTSTATUS StatusOf(Error error) {
       return STATUS_DEVICE_REMOVED;
     case Error::kBufferTooSmall:
       return STATUS_BUFFER_TOO_SMALL;
-    case Error::kTimeoutNotAllowed:
-      return STATUS_INVALID_PARAMETER_8;
     // The peer's bytes were not what the protocol allows.
     case Error::kMessageTooShort:
     case Error::kMessageTooLong:

@@ -64,12 +64,6 @@ void Partition::OnGone() {
   Apply(machine_.OnPeerGone());
 }
 
-std::vector<std::shared_ptr<ServerChannel>> Partition::channels() const {
-  std::vector<std::shared_ptr<ServerChannel>> channels;
-  for (const auto& [id, offered] : channels_) channels.push_back(offered.channel);
-  return channels;
-}
-
 Partition::OfferedChannel* Partition::Find(wire::ChannelId id) {
   const auto found = channels_.find(id);
   return found == channels_.end() ? nullptr : &found->second;

@@ -8,7 +8,6 @@
 #include <map>
 #include <memory>
 #include <span>
-#include <vector>
 
 #include "bus/server.h"
 #include "endpoint/bus_thread.h"
@@ -49,8 +48,6 @@ class Partition : public std::enable_shared_from_this<Partition> {
   // For its channels.
   [[nodiscard]] Result<void> Offer(const std::shared_ptr<ServerChannel>& channel);
   void CarryOut(ServerChannel& channel, channel::BusRequest request);
-
-  std::vector<std::shared_ptr<ServerChannel>> channels() const;
 
  private:
   struct OfferedChannel {
