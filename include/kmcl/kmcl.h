@@ -51,6 +51,7 @@
 #define KMCL_KMCL_H
 
 #include <kmcl/nt.h>
+#include <kmcl/wdk/mdl.h>
 
 #ifdef __cplusplus
 extern "C" {

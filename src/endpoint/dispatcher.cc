@@ -11,7 +11,7 @@
 #include <system_error>
 #include <utility>
 
-#include "endpoint/irql.h"
+#include "wdk/irql.h"
 #include "log.h"
 
 namespace kmcl::endpoint {
@@ -248,7 +248,7 @@ void Dispatcher::RetryBlocked() {
 }
 
 void Dispatcher::Run() {
-  current_irql = kDispatchLevel;
+  wdk::current_irql = wdk::kDispatchLevel;
   while (!stopping_.load(std::memory_order_relaxed)) {
     if (spin_us_ != kSpinNever) now_ns_ = Now();
     TakeKicks();

@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "channel/test_support.h"
-#include "endpoint/irql.h"
+#include "wdk/irql.h"
 #include "endpoint/test_support.h"
 
 namespace kmcl::endpoint {
@@ -33,7 +33,7 @@ class CountingHandler : public EchoHandler {
  public:
   explicit CountingHandler(Record& record) : EchoHandler(record) {}
   void OnPacket(channel::IncomingPacket& packet) override {
-    EXPECT_EQ(current_irql, kDispatchLevel);
+    EXPECT_EQ(wdk::current_irql, wdk::kDispatchLevel);
     if (on_packet) on_packet();
     packet.channel->Complete(packet, {});
     packets.fetch_add(1);

@@ -1,11 +1,12 @@
 // The emulated interrupt level of the calling thread.
 
+#include "wdk/irql.h"
+
 #include <kmcl/nt.h>
 
-#include "endpoint/irql.h"
 #include "result.h"
 
-using kmcl::endpoint::current_irql;
+using kmcl::wdk::current_irql;
 
 KIRQL KeGetCurrentIrql(VOID) { return current_irql; }
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace kmcl::endpoint {
+namespace kmcl::wdk {
 
 inline constexpr std::uint8_t kPassiveLevel = 0;
 inline constexpr std::uint8_t kDispatchLevel = 2;
@@ -11,4 +11,4 @@ inline constexpr std::uint8_t kDispatchLevel = 2;
 // Every thread starts passive; dispatch threads raise theirs for good.
 inline thread_local std::uint8_t current_irql = kPassiveLevel;
 
-}  // namespace kmcl::endpoint
+}  // namespace kmcl::wdk
