@@ -1,8 +1,8 @@
 /* kmcl/nt.h - the words of the Windows kernel that KMCL's functions are spelled in.
  *
  * Types, annotations, structures, status values and the interrupt level, as far as kmcl/kmcl.h
- * needs them (KMCL reference sections 13 and 14). It is not a Windows kernel: no memory pools, no
- * events, no MDL helpers.
+ * needs them (KMCL reference sections 13 and 14). What else drivers borrow from a kernel (MDLs, pool,
+ * events, locks, lists, work items) is in kmcl/wdk.h and the headers it names.
  *
  * C11 and C++, LP64 Linux. LONG and ULONG have 32 bits as on Windows, never the 64 of `long`.
  */
@@ -155,6 +155,7 @@ typedef LONG NTSTATUS, *PNTSTATUS;
 #define STATUS_OBJECT_NAME_NOT_FOUND ((NTSTATUS)0xC0000034)
 #define STATUS_OBJECT_NAME_COLLISION ((NTSTATUS)0xC0000035)
 #define STATUS_DATA_ERROR ((NTSTATUS)0xC000003E)
+#define STATUS_DELETE_PENDING ((NTSTATUS)0xC0000056)
 #define STATUS_REVISION_MISMATCH ((NTSTATUS)0xC0000059)
 #define STATUS_INSUFFICIENT_RESOURCES ((NTSTATUS)0xC000009A)
 #define STATUS_DEVICE_NOT_CONNECTED ((NTSTATUS)0xC000009D)
@@ -235,6 +236,20 @@ typedef struct _DEVICE_OBJECT {
     signed char StackSize;
     PVOID KmclBinding; /* the library's: the bus behind this device */
 } DEVICE_OBJECT, *PDEVICE_OBJECT;
+
+/* The beginning of a table of functions that one driver lends another. Whoever fills it in takes a
+ * reference for the caller, who gives it back with InterfaceDereference (KMCL reference 2.5). */
+typedef VOID INTERFACE_REFERENCE_ROUTINE(PVOID Context);
+typedef VOID INTERFACE_DEREFERENCE_ROUTINE(PVOID Context);
+typedef INTERFACE_REFERENCE_ROUTINE *PINTERFACE_REFERENCE;
+typedef INTERFACE_DEREFERENCE_ROUTINE *PINTERFACE_DEREFERENCE;
+typedef struct _INTERFACE {
+    USHORT Size;
+    USHORT Version;
+    PVOID Context;
+    PINTERFACE_REFERENCE InterfaceReference;
+    PINTERFACE_DEREFERENCE InterfaceDereference;
+} INTERFACE, *PINTERFACE;
 
 /* ---- Pages ----------------------------------------------------------------------------------- */
 
