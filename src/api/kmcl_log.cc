@@ -1,6 +1,7 @@
 // Log lines and names of statuses for programs (kmcl/endpoint.h).
 
 #include <kmcl/endpoint.h>
+#include <kmcl/raw.h>
 
 #include <cstdio>
 
@@ -59,6 +60,8 @@ const char* KmclStatusName(NTSTATUS Status) {
       return "STATUS_TIMEOUT";
     case STATUS_PENDING:
       return "STATUS_PENDING";
+    case STATUS_NO_MORE_ENTRIES:
+      return "STATUS_NO_MORE_ENTRIES";
     case STATUS_BUFFER_OVERFLOW:
       return "STATUS_BUFFER_OVERFLOW";
     case STATUS_DEVICE_BUSY:

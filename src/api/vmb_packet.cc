@@ -1,11 +1,10 @@
 // Packets, outgoing and incoming (KMCL reference 10.5, 10.6).
 
-#include <time.h>
-
 #include <algorithm>
 #include <chrono>
 #include <optional>
 
+#include "api/deadline.h"
 #include "api/objects.h"
 #include "api/status_map.h"
 #include "log.h"
@@ -22,25 +21,6 @@ VOID FreeWhenDone(VMBPACKET packet, NTSTATUS, PVOID, UINT32) { VmbPacketFree(pac
 
 std::span<const std::byte> BytesOf(PVOID buffer, UINT32 length) {
   return {static_cast<const std::byte*>(buffer), length};
-}
-
-// When a timeout in the style of KeWaitForSingleObject is over: units of 100 ns, negative from now,
-// positive since 1601.
-steady_clock::time_point DeadlineOf(LONGLONG timeout) {
-  constexpr LONGLONG kUnitsPerSecond = 10'000'000;
-  constexpr LONGLONG kSecondsFrom1601To1970 = 11'644'473'600;
-  constexpr LONGLONG kLongest = LONGLONG{100} * 365 * 86'400 * kUnitsPerSecond;  // a century
-  LONGLONG from_now = 0;
-  if (timeout < 0) {
-    from_now = timeout < -kLongest ? kLongest : -timeout;
-  } else {
-    timespec now{};
-    clock_gettime(CLOCK_REALTIME, &now);
-    const LONGLONG system_time =
-        (LONGLONG{now.tv_sec} + kSecondsFrom1601To1970) * kUnitsPerSecond + now.tv_nsec / 100;
-    from_now = std::clamp<LONGLONG>(timeout - system_time, 0, kLongest);
-  }
-  return steady_clock::now() + std::chrono::nanoseconds(from_now * 100);
 }
 
 // What VmbPacketSend and the synchronous request check alike, in the order of their parameters 2 to 5.

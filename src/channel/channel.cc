@@ -187,15 +187,24 @@ Channel::StepResult Channel::RunStep(Lifecycle::Step step) {
       DetachRings();
       return {.request = BusRequest::kRejectOpen};
     case Lifecycle::Step::kStarted:
+      if (raw_ != nullptr) raw_->Start();
       SetSenderMode(Sender::Mode::kRunning);
       handler_.OnStarted();
       return {};
     case Lifecycle::Step::kPostStarted:
-      receiver_.Start();
-      turns_.RequestDispatch();
+      if (raw_ == nullptr) {
+        receiver_.Start();
+        turns_.RequestDispatch();
+      }
       handler_.OnPostStarted();
       return {};
     case Lifecycle::Step::kSuspend:
+      if (raw_ != nullptr) {
+        raw_->StopIncoming();
+        handler_.OnSuspend();
+        raw_->StopOutgoing();
+        return {};
+      }
       receiver_.Stop();
       handler_.OnSuspend();
       SetSenderMode(Sender::Mode::kPaused);
@@ -262,13 +271,21 @@ Result<void> Channel::AttachRings(const transport::RingMapping& rings, RingOrigi
   if (!incoming) return std::unexpected(incoming.error());
   const bool peer_rings_for_space =
       origin == RingOrigin::kOurs || incoming->peer_promises_space_bells();
-  sender_.Attach(std::move(*outgoing), bell, peer_rings_for_space);
-  receiver_.Attach(std::move(*incoming), std::move(bell));
+  if (raw_ != nullptr) {
+    raw_->Attach(std::move(*incoming), std::move(*outgoing), std::move(bell), peer_rings_for_space);
+  } else {
+    sender_.Attach(std::move(*outgoing), bell, peer_rings_for_space);
+    receiver_.Attach(std::move(*incoming), std::move(bell));
+  }
   ring_broken_.store(false, std::memory_order_relaxed);
   return {};
 }
 
 void Channel::DetachRings() {
+  if (raw_ != nullptr) {
+    raw_->Detach();
+    return;
+  }
   receiver_.Detach();
   sender_.Detach();
 }
@@ -458,7 +475,9 @@ bool Channel::Complete(IncomingPacket& packet, std::span<const std::byte> reply)
   return true;
 }
 
+// A raw channel's sender stays disabled for ever: that is what refuses packets.
 void Channel::SetSenderMode(Sender::Mode mode) {
+  if (raw_ != nullptr) return;
   Sender::Effects effects;
   sender_.SetMode(mode, effects);
   Carry(effects);
@@ -488,9 +507,25 @@ void Channel::Break(Error error) {
   OnClose();
 }
 
+Result<void> Channel::MakeRaw() {
+  if (raw_ != nullptr) return {};
+  auto made = RawQueue::Create(turns_);
+  if (!made) return std::unexpected(made.error());
+  raw_ = std::move(*made);
+  return {};
+}
+
+void Channel::OnRawError(Error error) {
+  if (RawQueue::IsCorrupt(error)) Break(error);
+}
+
 // ---- Turns.
 
 Turn Channel::Dispatch(std::uint32_t spins) {
+  if (raw_ != nullptr) {
+    raw_->OnBell();
+    return Turn::kAsleep;
+  }
   CallbackScope in_callback;
   if (!std::exchange(awake_, true)) KeepIdlePackets();
   if (sender_.has_queued()) {
@@ -522,6 +557,17 @@ Counters Channel::counters() const {
   counters.sender = sender_.counters();
   counters.receiver = receiver_.counters();
   counters.bells_rung = counters.sender.bells + receiver_.bells_rung();
+  if (raw_ != nullptr) {
+    const RawCounters raw = raw_->counters();
+    counters.sender.packets = raw.packets_sent;
+    counters.sender.bytes = raw.bytes_sent;
+    counters.sender.completions = raw.completions_sent;
+    counters.sender.ring_full = raw.ring_full;
+    counters.receiver.packets = raw.packets_received;
+    counters.receiver.bytes = raw.bytes_received;
+    counters.receiver.completions = raw.completions_received;
+    counters.bells_rung = raw.bells_rung;
+  }
   return counters;
 }
 

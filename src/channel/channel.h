@@ -18,6 +18,7 @@
 #include "channel/handler.h"
 #include "channel/lifecycle.h"
 #include "channel/packet.h"
+#include "channel/raw_queue.h"
 #include "channel/receiver.h"
 #include "channel/sender.h"
 #include "channel/synchronous_wait.h"
@@ -83,6 +84,13 @@ class Channel {
   bool is_disabled() const KMCL_EXCLUDES(mutex_);
   bool is_open() const KMCL_EXCLUDES(mutex_);
 
+  // In the Init window: the owner works on the rings itself (raw_queue.h). Packets and sends are refused
+  // (kDisabled), and OnPacket is never called. kOutOfMemory, kOutOfDescriptors; again: no change.
+  [[nodiscard]] Result<void> MakeRaw();
+  RawQueue* raw() { return raw_.get(); }  // nullptr unless the channel is raw
+  // A call of the raw queue has failed: if the peer broke the ring, the channel ends.
+  void OnRawError(Error error);
+
   // Packets. AllocatePacket gives nullptr without memory. FreePacket: only for those, and idle ones.
   Packet* AllocatePacket();
   void FreePacket(Packet& packet);
@@ -122,7 +130,7 @@ class Channel {
   Turn Dispatch(std::uint32_t spins);
   void DeliverPassive();
   // The peer cannot ring for space, and packets wait: dispatch again soon.
-  bool must_poll() const { return sender_.must_poll(); }
+  bool must_poll() const { return raw_ != nullptr ? raw_->must_poll() : sender_.must_poll(); }
   void CountBell() { receiver_.CountBell(); }
   // Grows with each packet and completion received. For the dispatch thread.
   std::uint64_t activity() const { return receiver_.activity(); }
@@ -175,6 +183,7 @@ class Channel {
 
   Sender sender_;
   Receiver receiver_;
+  std::unique_ptr<RawQueue> raw_;  // of a raw channel, whose sender and receiver never see a ring
   std::atomic<bool> ring_broken_{false};
   bool awake_ = false;  // the dispatch thread's: the last turn did not end in sleep
 

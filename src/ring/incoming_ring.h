@@ -58,6 +58,15 @@ class IncomingRing {
   // again. Errors as Read.
   [[nodiscard]] Result<std::optional<std::uint32_t>> PeekBytes();
 
+  // The next packet where it lies: for polling readers that cannot afford the copy. Only the
+  // descriptor was copied and validated; the spans lie in shared memory, inside of it, and their
+  // bytes can change at any time. The packet stays the next one until Skip, and its bytes stay the
+  // reader's until Release. Requires an area that is mapped twice. Errors as PeekBytes.
+  [[nodiscard]] Result<std::optional<IncomingPacket>> PeekInPlace();
+  // Goes behind the packet that PeekBytes or PeekInPlace has shown last.
+  void Skip();
+  bool has_peeked() const { return has_peeked_; }
+
   // Ring bytes of packets that were read and not given back yet.
   std::uint32_t unreleased_bytes() const { return Distance(released_, read_, data_bytes_); }
   // An eighth of the ring or more waits to be given back: time to Release, even if there is more to
@@ -177,6 +186,31 @@ inline Result<std::optional<std::uint32_t>> IncomingRing::PeekBytes() {
     has_peeked_ = true;
   }
   return peeked_.header_bytes + peeked_.payload_bytes;
+}
+
+inline Result<std::optional<IncomingPacket>> IncomingRing::PeekInPlace() {
+  KMCL_CHECK(mapped_bytes_ == 2 * data_bytes_);
+  const auto body_bytes = PeekBytes();
+  if (!body_bytes) [[unlikely]]
+    return std::unexpected(body_bytes.error());
+  if (!*body_bytes) return std::nullopt;
+  //  0                read             S                                2 * S
+  //  |body |..........|D|header|payload|body |..........|D|header|payload|
+  const std::span<std::byte> body(data_ + read_ + wire::kPacketDescriptorBytes, **body_bytes);
+  return IncomingPacket{
+      .type = peeked_.type,
+      .flags = peeked_.flags,
+      .transaction_id = peeked_.transaction_id,
+      .header = body.first(peeked_.header_bytes),
+      .payload = body.subspan(peeked_.header_bytes),
+  };
+}
+
+inline void IncomingRing::Skip() {
+  KMCL_CHECK(has_peeked_);
+  has_peeked_ = false;
+  read_ = Advance(read_, peeked_.ring_bytes(), data_bytes_);
+  available_ -= peeked_.ring_bytes();
 }
 
 [[gnu::always_inline]] inline Result<std::optional<IncomingPacket>> IncomingRing::Read(
