@@ -37,6 +37,7 @@ void SayHello(const transport::Descriptor& client) {
   memory.emplace_back(memfd_create("kmcl-test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   ASSERT_EQ(ftruncate(memory[0].get(), 64 * 4096), 0);
   ASSERT_EQ(fcntl(memory[0].get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
+  memory.emplace_back(dup(memory[0].get()));  // as the pool too
   const transport::Hello hello;
   ASSERT_TRUE(transport::SendDatagram(client.get(), std::as_bytes(std::span(&hello, 1)), memory));
 }

@@ -10,6 +10,7 @@
 #include "transport/bells.h"
 #include "transport/link.h"
 #include "transport/message_socket.h"
+#include "transport/nonpaged_pool.h"
 #include "transport/partition_memory.h"
 
 namespace kmcl::transport {
@@ -43,6 +44,10 @@ class BasicLink : public Interface {
                                std::uint32_t downstream_page) override {
     KMCL_CHECK(ready());
     return memory_->MapRings(pages, downstream_page);
+  }
+  std::byte* Window(wire::PageNumber first, std::uint64_t count) override {
+    KMCL_CHECK(ready());
+    return memory_->Window(first, count);
   }
 
   std::uint32_t bell_count() const override { return bells_.count(); }
@@ -81,6 +86,13 @@ class ReadyClientLink final : public BasicLink<ClientLink> {
 
   Result<PageRun> AllocatePages(std::uint32_t count) override { return memory_->Allocate(count); }
   void FreePages(PageRun run) override { memory_->Free(run); }
+  Result<DonatedBuffer> AllocateBuffer(std::size_t bytes) override {
+    return memory_->AllocateBuffer(bytes);
+  }
+  void FreeBuffer(const DonatedBuffer& buffer) override { memory_->FreeBuffer(buffer); }
+  std::optional<wire::PageNumber> PageOf(const void* address) const override {
+    return PageOfNonPaged(address);
+  }
 };
 
 }  // namespace kmcl::transport

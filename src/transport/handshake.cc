@@ -24,7 +24,8 @@ std::expected<Hello, WelcomeStatus> ReadHello(std::span<const std::byte> datagra
   // Before the other fields: a later version may give them another meaning.
   if (hello.version != kTransportVersion) return std::unexpected(WelcomeStatus::kVersionUnknown);
   if (hello.page_bytes != wire::kPageBytes || hello.bell_count < 1 ||
-      hello.bell_count > kMaximumBellCount || !AllZero(hello.reserved) || descriptor_count != 1) {
+      hello.bell_count > kMaximumBellCount || !AllZero(hello.reserved) ||
+      descriptor_count != kHelloDescriptors) {
     return std::unexpected(WelcomeStatus::kHelloMalformed);
   }
   return hello;

@@ -1,6 +1,6 @@
 // The two datagrams that open an shm connection (docs/transport.md): the client's hello, which
-// carries the memfd, and the server's welcome, which carries the ends of the bells or a reason why not.
-// Little endian, no padding. Whoever receives one copies it and calls its check before reading
+// carries two memfds, and the server's welcome, which carries the ends of the bells or a reason why
+// not. Little endian, no padding. Whoever receives one copies it and calls its check before reading
 // further.
 #pragma once
 
@@ -15,7 +15,9 @@
 namespace kmcl::transport {
 
 inline constexpr std::array<char, 8> kHandshakeMagic = {'k', 'm', 'c', 'l', '-', 's', 'h', 'm'};
-inline constexpr std::uint32_t kTransportVersion = 1;
+inline constexpr std::uint32_t kTransportVersion = 2;
+// The memory of this client, and its process's nonpaged pool.
+inline constexpr std::size_t kHelloDescriptors = 2;
 
 struct Hello {
   std::array<char, 8> magic = kHandshakeMagic;

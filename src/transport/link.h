@@ -6,8 +6,9 @@
 // arrives here comes from a peer that may be hostile: links check descriptors, page numbers and
 // sizes, and hand on message bytes unread.
 //
-// Threads: Send, Receive, Flush, Map and the destructor belong to the endpoint's bus thread.
-// Doorbells may be rung by anyone. A BellInbox belongs to one dispatch thread.
+// Threads: Send, Receive, Flush and the destructor belong to the endpoint's bus thread. Doorbells
+// may be rung by anyone, and once the link is ready() memory may be mapped and asked for by anyone.
+// A BellInbox belongs to one dispatch thread.
 #pragma once
 
 #include <sys/types.h>
@@ -109,6 +110,12 @@ struct PageRun {
   std::uint32_t count = 0;
 };
 
+// Donated memory that the client itself uses, where it stands in its address space.
+struct DonatedBuffer {
+  std::byte* address = nullptr;
+  PageRun run;
+};
+
 class Link {
  public:
   virtual ~Link() = default;
@@ -133,12 +140,17 @@ class Link {
   // ready at once.
   virtual void Refuse(const char* reason) = 0;
 
-  // Maps pages of the client's memory, checked against its size. Works at both ends.
+  // Maps pages of the client's memory, checked against its size. Works at both ends. Any thread.
   [[nodiscard]] virtual Result<Mapping> Map(std::span<const wire::PageNumber> pages) = 0;
   // `pages` holds both rings; the server-to-client control page stands at `downstream_page`.
   // Refuses a geometry that is not two rings (kRingGeometry).
   [[nodiscard]] virtual Result<RingMapping> MapRings(std::span<const wire::PageNumber> pages,
                                                      std::uint32_t downstream_page) = 0;
+
+  // Pages that follow each other, in a standing view that lives as long as the link: no system call
+  // but when the memory has grown. nullptr when they do not exist or no view reaches them; Map then
+  // knows why, or has them. The client may write to them at any time. Any thread.
+  virtual std::byte* Window(wire::PageNumber first, std::uint64_t count) = 0;
 
   // Bells. A link has bell_count() pairs of inboxes; the peer rings our inbox i with its doorbell
   // i. The server's channels use inbox (channel id % bell_count()); the client's channels use the
@@ -149,13 +161,25 @@ class Link {
   virtual std::unique_ptr<Doorbell> MakeDoorbell(wire::ChannelId channel, std::uint32_t index) = 0;
 };
 
-// The client's end also owns the donated memory.
+// The client's end also owns the donated memory. Any thread may call what is added here.
 class ClientLink : public Link {
  public:
   // Contiguous zeroed pages; the memory grows as needed, up to the limit given when it was dialled.
   [[nodiscard]] virtual Result<PageRun> AllocatePages(std::uint32_t count) = 0;
   // Gives the pages back to the system. The server must not have them mapped for use any more.
   virtual void FreePages(PageRun run) = 0;
+
+  // Memory to copy something into that the server shall see, or to find there what it wrote: at
+  // least `bytes` bytes, from the beginning of a page, holding whatever they held before. Made for
+  // what comes and goes with every packet: a buffer that was freed is kept for the next user, up to
+  // a limit. kFieldOutOfRange for none, kOutOfMemory.
+  [[nodiscard]] virtual Result<DonatedBuffer> AllocateBuffer(std::size_t bytes) = 0;
+  // The server must not use it any more.
+  virtual void FreeBuffer(const DonatedBuffer& buffer) = 0;
+
+  // The page that an address of the process's nonpaged pool stands on (nonpaged_pool.h): memory
+  // that the server sees without a copy. Nothing for every other address.
+  virtual std::optional<wire::PageNumber> PageOf(const void* address) const = 0;
 };
 
 // The server's listening end.

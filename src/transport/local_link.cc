@@ -153,7 +153,7 @@ Result<std::unique_ptr<ClientLink>> DialLocal(const std::string& name, const Dia
   Result<PartitionMemory> memory =
       PartitionMemory::Create(options.bell_count, options.maximum_memory_bytes);
   if (!memory) return std::unexpected(memory.error());
-  Result<Descriptor> duplicate = memory->Duplicate();
+  Result<PartitionMemory::Descriptors> duplicate = memory->Duplicate();
   if (!duplicate) return std::unexpected(duplicate.error());
   Result<PartitionMemory> adopted =
       PartitionMemory::Adopt(*std::move(duplicate), options.bell_count);

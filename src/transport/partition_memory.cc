@@ -1,49 +1,22 @@
 #include "transport/partition_memory.h"
 
-#include <fcntl.h>
-#include <linux/magic.h>
-#include <linux/memfd.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/vfs.h>
 
+#include <algorithm>
+#include <bit>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 #include <vector>
 
-#include "log.h"
 #include "transport/descriptor_passing.h"
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U  // Linux 6.3
-#endif
+#include "transport/nonpaged_pool.h"
 
 namespace kmcl::transport {
 namespace {
 
 constexpr std::uint64_t kPageBytes = wire::kPageBytes;
 
-Error FromErrno(const char* what) {
-  const int error = errno;
-  switch (error) {
-    case ENOMEM:
-    case ENOSPC:
-    case EFBIG:
-      return Error::kOutOfMemory;
-    case EMFILE:
-    case ENFILE:
-      return Error::kOutOfDescriptors;
-    case EPERM:
-    case EACCES:
-      return Error::kMemoryKind;
-    default:
-      Log(LogLevel::kError, "transport: %s of donated memory: %s", what, std::strerror(error));
-      return Error::kSystemCall;
-  }
-}
-
-// A set of pages in a row, in the memfd and in our address space: one area.
+// A set of pages in a row, in one memfd and in our address space: one area.
 struct Extent {
   std::uint64_t first;
   std::uint64_t count;
@@ -53,7 +26,8 @@ std::vector<Extent> Coalesce(std::span<const wire::PageNumber> sequence) {
   std::vector<Extent> extents;
   for (const wire::PageNumber number : sequence) {
     const std::uint64_t page = std::to_underlying(number);
-    if (!extents.empty() && extents.back().first + extents.back().count == page) {
+    if (!extents.empty() && extents.back().first + extents.back().count == page &&
+        page != kPoolFirstPage) {
       ++extents.back().count;
     } else {
       extents.push_back({page, 1});
@@ -66,62 +40,45 @@ std::vector<Extent> Coalesce(std::span<const wire::PageNumber> sequence) {
 
 Result<PartitionMemory> PartitionMemory::Create(std::uint32_t reserved_pages,
                                                 std::uint64_t maximum_bytes) {
-  const std::uint64_t limit_pages = maximum_bytes / kPageBytes;
+  const std::uint64_t limit_pages = std::min(maximum_bytes / kPageBytes, kPoolFirstPage);
   if (limit_pages < reserved_pages) return std::unexpected(Error::kOutOfMemory);
 
-  Descriptor memory(memfd_create("kmcl-partition", MFD_CLOEXEC | MFD_NOEXEC_SEAL));
-  if (!memory && errno == EINVAL) {  // before Linux 6.3
-    memory = Descriptor(memfd_create("kmcl-partition", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  }
-  if (!memory) return std::unexpected(FromErrno("memfd_create"));
-  if (fcntl(memory.get(), F_ADD_SEALS, F_SEAL_SHRINK) != 0) {
-    return std::unexpected(FromErrno("sealing"));
-  }
-  if (ftruncate(memory.get(), static_cast<off_t>(reserved_pages * kPageBytes)) != 0) {
-    return std::unexpected(FromErrno("ftruncate"));
-  }
-  return PartitionMemory(std::move(memory), PageAllocator(reserved_pages, limit_pages));
+  auto memory = MemoryRegion::Create("kmcl-partition");
+  if (!memory) return std::unexpected(memory.error());
+  const Result<void> grown = (*memory)->Grow(reserved_pages);
+  if (!grown) return std::unexpected(grown.error());
+  Result<Descriptor> pool = DuplicateNonPagedPool();
+  if (!pool) return std::unexpected(pool.error());
+  auto adopted = MemoryRegion::Adopt(*std::move(pool), 0);
+  if (!adopted) return std::unexpected(adopted.error());
+  return PartitionMemory(*std::move(memory), *std::move(adopted),
+                         std::make_unique<Allocation>(PageAllocator(reserved_pages, limit_pages)));
 }
 
-Result<PartitionMemory> PartitionMemory::Adopt(Descriptor memory, std::uint32_t reserved_pages) {
-  // The seals come first: asking for them reaches no file system, and fails for everything but
-  // memory. fstat and fstatfs of a file in a FUSE file system would wait for whoever serves that
-  // file.
-  const int seals = fcntl(memory.get(), F_GET_SEALS);
-  if (seals < 0) {
-    CloseForeign(std::move(memory));
-    return std::unexpected(Error::kMemoryKind);
+Result<PartitionMemory> PartitionMemory::Adopt(Descriptors donated, std::uint32_t reserved_pages) {
+  auto memory = MemoryRegion::Adopt(std::move(donated.memory), reserved_pages);
+  if (!memory) {
+    CloseForeign(std::move(donated.pool));
+    return std::unexpected(memory.error());
   }
-  // A file in a mounted tmpfs has seals too, but can get none added: F_SEAL_SHRINK means memfd.
-  if ((seals & F_SEAL_SHRINK) == 0) return std::unexpected(Error::kMemoryNotSealed);
-  if ((seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0) {
-    return std::unexpected(Error::kMemoryKind);
-  }
-  // Huge pages come from a pool; touching one when the pool is empty is a SIGBUS.
-  struct statfs file_system {};
-  if (fstatfs(memory.get(), &file_system) != 0) return std::unexpected(FromErrno("fstatfs"));
-  if (static_cast<unsigned long>(file_system.f_type) != TMPFS_MAGIC) {
-    return std::unexpected(Error::kMemoryKind);
-  }
-  const int mode = fcntl(memory.get(), F_GETFL);
-  if (mode < 0 || (mode & O_ACCMODE) != O_RDWR) return std::unexpected(Error::kMemoryKind);
-  struct stat status {};
-  if (fstat(memory.get(), &status) != 0) return std::unexpected(FromErrno("fstat"));
-  if (status.st_size <= 0 ||
-      static_cast<std::uint64_t>(status.st_size) / kPageBytes < reserved_pages) {
-    return std::unexpected(Error::kPageOutOfRange);
-  }
-  return PartitionMemory(std::move(memory), std::nullopt);
+  auto pool = MemoryRegion::Adopt(std::move(donated.pool), 0);
+  if (!pool) return std::unexpected(pool.error());
+  return PartitionMemory(*std::move(memory), *std::move(pool), nullptr);
 }
 
 Result<Mapping> PartitionMemory::MapSequence(std::span<const wire::PageNumber> sequence,
                                              Populate populate) const {
-  struct stat status {};
-  if (fstat(memory_.get(), &status) != 0) return std::unexpected(FromErrno("fstat"));
   // The memory may grow while we look, but it cannot shrink: what is inside now stays inside.
-  const std::uint64_t page_count = static_cast<std::uint64_t>(status.st_size) / kPageBytes;
-  for (const wire::PageNumber page : sequence) {
-    if (std::to_underlying(page) >= page_count) return std::unexpected(Error::kPageOutOfRange);
+  const Result<std::uint64_t> memory_pages = memory_->PageCount();
+  if (!memory_pages) return std::unexpected(memory_pages.error());
+  const Result<std::uint64_t> pool_pages = pool_->PageCount();
+  if (!pool_pages) return std::unexpected(pool_pages.error());
+  for (const wire::PageNumber number : sequence) {
+    const std::uint64_t page = std::to_underlying(number);
+    if (page < kPoolFirstPage ? page >= *memory_pages
+                              : page - kPoolFirstPage >= std::min(*pool_pages, kMaximumPoolPages)) {
+      return std::unexpected(Error::kPageOutOfRange);
+    }
   }
 
   const std::vector<Extent> extents = Coalesce(sequence);
@@ -139,20 +96,24 @@ Result<Mapping> PartitionMemory::MapSequence(std::span<const wire::PageNumber> s
   const std::size_t bytes = sequence.size() * kPageBytes;
   void* const reserved =
       mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (reserved == MAP_FAILED) return std::unexpected(FromErrno("mmap"));
+  if (reserved == MAP_FAILED) return std::unexpected(MemoryErrorFromErrno("mmap"));
   Mapping mapping(static_cast<std::byte*>(reserved), bytes, std::move(lease));
   std::byte* piece = mapping.base();
   for (const Extent& extent : extents) {
-    if (mmap(piece, extent.count * kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
-             memory_.get(), static_cast<off_t>(extent.first * kPageBytes)) == MAP_FAILED) {
-      return std::unexpected(FromErrno("mmap"));
+    const bool in_pool = extent.first >= kPoolFirstPage;
+    const int fd = in_pool ? pool_->fd() : memory_->fd();
+    const std::uint64_t first = in_pool ? extent.first - kPoolFirstPage : extent.first;
+    if (mmap(piece, extent.count * kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+             static_cast<off_t>(first * kPageBytes)) == MAP_FAILED) {
+      return std::unexpected(MemoryErrorFromErrno("mmap"));
     }
     piece += extent.count * kPageBytes;
   }
   // Faults now cost time once; and a page that the system cannot provide is an error here, where it
   // would be a SIGBUS on first touch.
   if (populate == Populate::kYes && madvise(mapping.base(), bytes, MADV_POPULATE_WRITE) != 0) {
-    return std::unexpected(errno == EFAULT ? Error::kOutOfMemory : FromErrno("populating"));
+    return std::unexpected(errno == EFAULT ? Error::kOutOfMemory
+                                           : MemoryErrorFromErrno("populating"));
   }
   return mapping;
 }
@@ -202,41 +163,79 @@ Result<RingMapping> PartitionMemory::MapRings(std::span<const wire::PageNumber> 
   return rings;
 }
 
-Result<Descriptor> PartitionMemory::Duplicate() const {
-  Descriptor duplicate(fcntl(memory_.get(), F_DUPFD_CLOEXEC, 0));
-  if (!duplicate) return std::unexpected(FromErrno("duplicating"));
-  return duplicate;
+std::byte* PartitionMemory::Window(wire::PageNumber first, std::uint64_t count) const {
+  const std::uint64_t page = std::to_underlying(first);
+  if (page >= kPoolFirstPage) return pool_->Window(page - kPoolFirstPage, count);
+  return memory_->Window(page, count);
+}
+
+Result<PartitionMemory::Descriptors> PartitionMemory::Duplicate() const {
+  Result<Descriptor> memory = memory_->Duplicate();
+  if (!memory) return std::unexpected(memory.error());
+  Result<Descriptor> pool = pool_->Duplicate();
+  if (!pool) return std::unexpected(pool.error());
+  return Descriptors{*std::move(memory), *std::move(pool)};
 }
 
 Result<PageRun> PartitionMemory::Allocate(std::uint32_t count) {
-  KMCL_CHECK(allocator_.has_value());
+  KMCL_CHECK(allocation_ != nullptr);
   if (count == 0) return std::unexpected(Error::kFieldOutOfRange);
-  const std::optional<PageRun> run = allocator_->Allocate(count);
+  MutexLock lock(allocation_->mutex);
+  const std::optional<PageRun> run = allocation_->allocator.Allocate(count);
   if (!run) return std::unexpected(Error::kOutOfMemory);
-
-  struct stat status {};
-  const std::uint64_t needed_bytes = allocator_->end() * kPageBytes;
-  if (fstat(memory_.get(), &status) != 0 ||
-      (static_cast<std::uint64_t>(status.st_size) < needed_bytes &&
-       ftruncate(memory_.get(), static_cast<off_t>(needed_bytes)) != 0)) {
-    const Error error = FromErrno("ftruncate");
-    allocator_->Free(*run);
-    return std::unexpected(error);
+  const Result<void> grown = memory_->Grow(allocation_->allocator.end());
+  if (!grown) {
+    allocation_->allocator.Free(*run);
+    return std::unexpected(grown.error());
   }
   return *run;
 }
 
 void PartitionMemory::Free(PageRun run) {
-  KMCL_CHECK(allocator_.has_value());
-  if (fallocate(memory_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                static_cast<off_t>(std::to_underlying(run.first) * kPageBytes),
-                static_cast<off_t>(run.count * kPageBytes)) != 0) {
-    // They still hold the last user's bytes, so nobody may get them again.
-    Log(LogLevel::kError, "transport: %u donated pages are lost: fallocate: %s", run.count,
-        std::strerror(errno));
-    return;
+  KMCL_CHECK(allocation_ != nullptr);
+  // Pages that still hold the last user's bytes are for nobody.
+  if (!memory_->Punch(std::to_underlying(run.first), run.count)) return;
+  MutexLock lock(allocation_->mutex);
+  allocation_->allocator.Free(run);
+}
+
+Result<DonatedBuffer> PartitionMemory::AllocateBuffer(std::size_t bytes) {
+  KMCL_CHECK(allocation_ != nullptr);
+  if (bytes == 0) return std::unexpected(Error::kFieldOutOfRange);
+  if (bytes > kMaximumWindowPages * kPageBytes) return std::unexpected(Error::kOutOfMemory);
+  const std::uint64_t pages = std::bit_ceil((bytes + kPageBytes - 1) / kPageBytes);
+  {
+    MutexLock lock(allocation_->mutex);
+    auto& kept = allocation_->kept[static_cast<std::size_t>(std::countr_zero(pages))];
+    if (!kept.empty()) {
+      const DonatedBuffer buffer = kept.back();
+      kept.pop_back();
+      allocation_->kept_pages -= buffer.run.count;
+      return buffer;
+    }
   }
-  allocator_->Free(run);
+  const Result<PageRun> run = Allocate(static_cast<std::uint32_t>(pages));
+  if (!run) return std::unexpected(run.error());
+  std::byte* const address = Window(run->first, run->count);
+  if (address == nullptr) {
+    Free(*run);
+    return std::unexpected(Error::kOutOfMemory);
+  }
+  return DonatedBuffer{address, *run};
+}
+
+void PartitionMemory::FreeBuffer(const DonatedBuffer& buffer) {
+  KMCL_CHECK(allocation_ != nullptr);
+  {
+    MutexLock lock(allocation_->mutex);
+    if (buffer.run.count <= kMaximumKeptPages - allocation_->kept_pages) {
+      allocation_->kept_pages += buffer.run.count;
+      allocation_->kept[static_cast<std::size_t>(std::countr_zero(buffer.run.count))].push_back(
+          buffer);
+      return;
+    }
+  }
+  Free(buffer.run);
 }
 
 }  // namespace kmcl::transport

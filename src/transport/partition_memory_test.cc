@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "transport/nonpaged_pool.h"
 #include "transport/test_support.h"
 
 namespace kmcl::transport {
@@ -36,13 +37,17 @@ std::vector<wire::PageNumber> Pages(std::initializer_list<std::uint64_t> numbers
   return pages;
 }
 
+Result<PartitionMemory> Adopt(Descriptor memory) {
+  return PartitionMemory::Adopt({std::move(memory), SealedMemfd(0, F_SEAL_SHRINK)}, 1);
+}
+
 Error AdoptError(Descriptor memory) {
-  Result<PartitionMemory> adopted = PartitionMemory::Adopt(std::move(memory), 1);
+  Result<PartitionMemory> adopted = Adopt(std::move(memory));
   return adopted ? Error::kNoBus : adopted.error();
 }
 
 TEST(PartitionMemoryTest, OnlyASealedWritableMemfdIsAdopted) {
-  EXPECT_TRUE(PartitionMemory::Adopt(SealedMemfd(4096, F_SEAL_SHRINK), 1).has_value());
+  EXPECT_TRUE(Adopt(SealedMemfd(4096, F_SEAL_SHRINK)).has_value());
   EXPECT_EQ(AdoptError(SealedMemfd(4096, 0)), Error::kMemoryNotSealed);
   EXPECT_EQ(AdoptError(SealedMemfd(4096, F_SEAL_GROW)), Error::kMemoryNotSealed);
   EXPECT_EQ(AdoptError(SealedMemfd(4096, F_SEAL_SHRINK | F_SEAL_WRITE)), Error::kMemoryKind);
@@ -90,8 +95,7 @@ TEST(PartitionMemoryTest, AReadOnlyDescriptorIsNotAdopted) {
 
 TEST(PartitionMemoryTest, WritingForbiddenLaterIsAnErrorAndNoCrash) {
   const Descriptor memory = SealedMemfd(4096, F_SEAL_SHRINK);
-  Result<PartitionMemory> adopted =
-      PartitionMemory::Adopt(Descriptor(fcntl(memory.get(), F_DUPFD_CLOEXEC, 0)), 1);
+  Result<PartitionMemory> adopted = Adopt(Descriptor(fcntl(memory.get(), F_DUPFD_CLOEXEC, 0)));
   ASSERT_TRUE(adopted.has_value());
   ASSERT_EQ(fcntl(memory.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE), 0);
   EXPECT_EQ(adopted->Map(Pages({0})).error(), Error::kMemoryKind);
@@ -99,10 +103,17 @@ TEST(PartitionMemoryTest, WritingForbiddenLaterIsAnErrorAndNoCrash) {
 
 TEST(PartitionMemoryTest, DonatedMemoryCannotShrink) {
   const PartitionMemory memory = MakeMemory(4);
-  const Result<Descriptor> duplicate = memory.Duplicate();
-  ASSERT_TRUE(duplicate.has_value());
-  EXPECT_EQ(ftruncate(duplicate->get(), 4096), -1);
-  EXPECT_EQ(errno, EPERM);
+  const auto duplicates = memory.Duplicate();
+  ASSERT_TRUE(duplicates.has_value());
+  for (const Descriptor* region : {&duplicates->memory, &duplicates->pool}) {
+    struct stat status {};
+    ASSERT_EQ(fstat(region->get(), &status), 0);
+    if (status.st_size == 0) {
+      ASSERT_EQ(ftruncate(region->get(), 4096), 0);
+    }
+    EXPECT_EQ(ftruncate(region->get(), 0), -1);
+    EXPECT_EQ(errno, EPERM);
+  }
 }
 
 TEST(PartitionMemoryTest, ScatteredPagesBecomeContiguous) {
@@ -124,7 +135,8 @@ TEST(PartitionMemoryTest, PagesBeyondTheEndAreRefused) {
   const PartitionMemory memory = MakeMemory(4);
   EXPECT_TRUE(memory.Map(Pages({4})).has_value());
   for (const std::uint64_t page :
-       {std::uint64_t{5}, std::uint64_t{1} << 52, ~std::uint64_t{0}, ~std::uint64_t{0} >> 12}) {
+       {std::uint64_t{5}, kPoolFirstPage - 1, kPoolFirstPage + kMaximumPoolPages,
+        std::uint64_t{1} << 52, ~std::uint64_t{0}, ~std::uint64_t{0} >> 12}) {
     EXPECT_EQ(memory.Map(Pages({0, page})).error(), Error::kPageOutOfRange) << page;
   }
   EXPECT_EQ(memory.Map({}).error(), Error::kFieldOutOfRange);
@@ -161,10 +173,10 @@ TEST(PartitionMemoryTest, FreedPagesComeBackZeroed) {
 
 TEST(PartitionMemoryTest, FreedPagesGoBackToTheSystem) {
   PartitionMemory memory = MakeMemory(0);
-  const Result<Descriptor> duplicate = memory.Duplicate();
-  const auto blocks = [&duplicate] {
+  const auto duplicates = memory.Duplicate();
+  const auto blocks = [&duplicates] {
     struct stat status {};
-    EXPECT_EQ(fstat(duplicate->get(), &status), 0);
+    EXPECT_EQ(fstat(duplicates->memory.get(), &status), 0);
     return status.st_blocks;
   };
   const Result<PageRun> run = memory.Allocate(64);
@@ -194,6 +206,107 @@ TEST(PartitionMemoryTest, RingsThatFollowEachOtherTakeThreeAreas) {
   const Result<RingMapping> rings = memory.MapRings(pages, 8);
   ASSERT_TRUE(rings.has_value());
   EXPECT_EQ(PartitionMappingCount() - before, 3U);
+}
+
+TEST(PartitionMemoryTest, AWindowShowsWhatTheClientHasAndStays) {
+  PartitionMemory client = MakeMemory(0);
+  Result<PartitionMemory> server = PartitionMemory::Adopt(*client.Duplicate(), 1);
+  ASSERT_TRUE(server.has_value());
+  const Result<PageRun> run = client.Allocate(4);
+  ASSERT_TRUE(run.has_value());
+  std::byte* const window = server->Window(run->first, 4);
+  ASSERT_NE(window, nullptr);
+  EXPECT_EQ(server->Window(run->first, 5), nullptr);
+  EXPECT_EQ(server->Window(run->first, 0), nullptr);
+  EXPECT_EQ(server->Window(wire::PageNumber{~std::uint64_t{0}}, 1), nullptr);
+  EXPECT_EQ(server->Window(run->first, ~std::uint64_t{0}), nullptr);
+  const Result<Mapping> mapping = client.Map(PagesOf(*run));
+  ASSERT_TRUE(mapping.has_value());
+  mapping->base()[2 * 4096] = std::byte{7};
+  EXPECT_EQ(window[2 * 4096], std::byte{7});
+
+  // Far more than the first window had room for.
+  const std::uint64_t far = 40000;
+  ASSERT_TRUE(client.Allocate(far).has_value());
+  const wire::PageNumber last{std::to_underlying(run->first) + far};
+  ASSERT_NE(server->Window(last, 1), nullptr);
+  mapping->base()[0] = std::byte{9};
+  EXPECT_EQ(window[0], std::byte{9}) << "what was handed out before still stands";
+  EXPECT_EQ(server->Window(run->first, 4)[2 * 4096], std::byte{7});
+}
+
+TEST(PartitionMemoryTest, AWindowIsForEverybodyAtOnce) {
+  PartitionMemory client = MakeMemory(0);
+  Result<PartitionMemory> server = PartitionMemory::Adopt(*client.Duplicate(), 1);
+  ASSERT_TRUE(server.has_value());
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([&] {
+      for (int round = 0; round < 200; ++round) {
+        const Result<DonatedBuffer> buffer = client.AllocateBuffer(64 * 4096);
+        ASSERT_TRUE(buffer.has_value());
+        std::byte* const window = server->Window(buffer->run.first, buffer->run.count);
+        ASSERT_NE(window, nullptr);
+        std::memset(buffer->address, round, 16);
+        ASSERT_EQ(window[15], static_cast<std::byte>(round));
+        if (round % 2 == 0) client.FreeBuffer(*buffer);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST(PartitionMemoryTest, AFreedBufferServesTheNextUser) {
+  PartitionMemory memory = MakeMemory(0);
+  const Result<DonatedBuffer> first = memory.AllocateBuffer(4097);
+  ASSERT_TRUE(first.has_value());
+  EXPECT_EQ(first->run.count, 2U);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(first->address) % 4096, 0U);
+  memory.FreeBuffer(*first);
+  EXPECT_NE(memory.AllocateBuffer(4096)->address, first->address);
+  EXPECT_EQ(memory.AllocateBuffer(8192)->address, first->address);
+  EXPECT_EQ(memory.AllocateBuffer(0).error(), Error::kFieldOutOfRange);
+  EXPECT_EQ(memory.AllocateBuffer(~std::size_t{0}).error(), Error::kOutOfMemory);
+  EXPECT_EQ(memory.AllocateBuffer(std::size_t{1} << 30).error(), Error::kOutOfMemory);
+}
+
+TEST(PartitionMemoryTest, OnlySoManyFreedBuffersAreKept) {
+  PartitionMemory memory = MakeMemory(0);
+  const auto duplicates = memory.Duplicate();
+  const auto blocks = [&duplicates] {
+    struct stat status {};
+    EXPECT_EQ(fstat(duplicates->memory.get(), &status), 0);
+    return status.st_blocks;
+  };
+  std::vector<DonatedBuffer> buffers;
+  constexpr std::size_t kBytes = 256 * 4096;
+  for (std::uint32_t pages = 0; pages <= kMaximumKeptPages; pages += 256) {
+    buffers.push_back(memory.AllocateBuffer(kBytes).value());
+    std::memset(buffers.back().address, 1, kBytes);
+  }
+  const auto used = blocks();
+  for (const DonatedBuffer& buffer : buffers) memory.FreeBuffer(buffer);
+  EXPECT_EQ(used - blocks(), 256 * 8) << "one more than is kept";
+}
+
+TEST(PartitionMemoryTest, ThePoolsPagesStandBesideTheClientsOwn) {
+  PartitionMemory client = MakeMemory(0);
+  Result<PartitionMemory> server = PartitionMemory::Adopt(*client.Duplicate(), 1);
+  ASSERT_TRUE(server.has_value());
+  auto* const pooled = static_cast<char*>(AllocateNonPaged(3 * 4096));
+  ASSERT_NE(pooled, nullptr);
+  const PageRun own = client.Allocate(1).value();
+  std::memcpy(pooled + 4096, "pooled", 7);
+  std::memcpy(client.Map(PagesOf(own))->base(), "own", 4);
+
+  const wire::PageNumber second = PageOfNonPaged(pooled + 4096).value();
+  const wire::PageNumber both[] = {own.first, second};
+  const Result<Mapping> mapping = server->Map(both);
+  ASSERT_TRUE(mapping.has_value());
+  EXPECT_STREQ(reinterpret_cast<char*>(mapping->base()), "own");
+  EXPECT_STREQ(reinterpret_cast<char*>(mapping->base()) + 4096, "pooled");
+  EXPECT_STREQ(reinterpret_cast<char*>(server->Window(second, 1)), "pooled");
+  FreeNonPaged(pooled);
 }
 
 TEST(PartitionMemoryTest, MappedAreasAreLimitedAndComeBack) {

@@ -52,8 +52,9 @@ class ShmHostileBellsTest : public ::testing::Test {
               0);
     server = AcceptNext(*listener);
     const Hello hello;
-    EXPECT_TRUE(
-        SendDatagram(socket.get(), std::as_bytes(std::span(&hello, 1)), std::span(&memory, 1)));
+    std::vector<Descriptor> donated;  // the same memory as pool
+    for (int index = 0; index < 2; ++index) donated.emplace_back(dup(memory.get()));
+    EXPECT_TRUE(SendDatagram(socket.get(), std::as_bytes(std::span(&hello, 1)), donated));
     EXPECT_TRUE(ShakeHands(*server));
     std::byte welcome[sizeof(Welcome)];
     ReceivedDatagram received = ReceiveDatagram(socket.get(), welcome, 32);

@@ -13,6 +13,7 @@
 #include "transport/address.h"
 #include "transport/descriptor_passing.h"
 #include "transport/handshake.h"
+#include "transport/nonpaged_pool.h"
 #include "transport/test_support.h"
 
 namespace kmcl::transport {
@@ -84,6 +85,13 @@ class ShmHostileTest : public ::testing::Test {
     return descriptors;
   }
 
+  // What a hello carries: this as the client's memory, and a pool that is as it should be.
+  static std::vector<Descriptor> Donation(Descriptor memory) {
+    std::vector<Descriptor> descriptors = One(std::move(memory));
+    descriptors.push_back(Memfd(F_SEAL_SHRINK, 0));
+    return descriptors;
+  }
+
   TemporaryDirectory directory_;
   std::unique_ptr<Listener> listener;
   std::size_t descriptors_before_ = 0;
@@ -93,40 +101,42 @@ class ShmHostileTest : public ::testing::Test {
 };
 
 TEST_F(ShmHostileTest, AGoodHelloIsAccepted) {
-  EXPECT_EQ(Say(Hello{.bell_count = 2}, One(Memfd())), WelcomeStatus::kAccepted);
+  EXPECT_EQ(Say(Hello{.bell_count = 2}, Donation(Memfd())), WelcomeStatus::kAccepted);
   EXPECT_EQ(bells.size(), 4U);
   EXPECT_EQ(link->bell_count(), 2U);
 }
 
 TEST_F(ShmHostileTest, EveryFieldOfTheHelloIsChecked) {
   using enum WelcomeStatus;
-  EXPECT_EQ(Say(Hello{.magic = {'H', 'T', 'T', 'P'}}, One(Memfd())), kHelloMalformed);
-  EXPECT_EQ(Say(Hello{.version = 0}, One(Memfd())), kVersionUnknown);
-  EXPECT_EQ(Say(Hello{.version = 2}, One(Memfd())), kVersionUnknown);
-  EXPECT_EQ(Say(Hello{.page_bytes = 65536}, One(Memfd())), kHelloMalformed);
-  EXPECT_EQ(Say(Hello{.bell_count = 0}, One(Memfd())), kHelloMalformed);
-  EXPECT_EQ(Say(Hello{.bell_count = 17}, One(Memfd())), kHelloMalformed);
-  EXPECT_EQ(Say(Hello{.bell_count = 0xFFFFFFFF}, One(Memfd())), kHelloMalformed);
+  EXPECT_EQ(Say(Hello{.magic = {'H', 'T', 'T', 'P'}}, Donation(Memfd())), kHelloMalformed);
+  EXPECT_EQ(Say(Hello{.version = 0}, Donation(Memfd())), kVersionUnknown);
+  EXPECT_EQ(Say(Hello{.version = 1}, Donation(Memfd())), kVersionUnknown);
+  EXPECT_EQ(Say(Hello{.version = 1}, One(Memfd())), kVersionUnknown);  // as its clients say it
+  EXPECT_EQ(Say(Hello{.version = 3}, Donation(Memfd())), kVersionUnknown);
+  EXPECT_EQ(Say(Hello{.page_bytes = 65536}, Donation(Memfd())), kHelloMalformed);
+  EXPECT_EQ(Say(Hello{.bell_count = 0}, Donation(Memfd())), kHelloMalformed);
+  EXPECT_EQ(Say(Hello{.bell_count = 17}, Donation(Memfd())), kHelloMalformed);
+  EXPECT_EQ(Say(Hello{.bell_count = 0xFFFFFFFF}, Donation(Memfd())), kHelloMalformed);
   Hello reserved;
   reserved.reserved.back() = 1;
-  EXPECT_EQ(Say(reserved, One(Memfd())), kHelloMalformed);
+  EXPECT_EQ(Say(reserved, Donation(Memfd())), kHelloMalformed);
 }
 
 TEST_F(ShmHostileTest, AHelloHasOneLength) {
   const Hello hello;
   const auto bytes = std::as_bytes(std::span(&hello, 1));
-  EXPECT_EQ(Say(bytes.first(63), One(Memfd())), WelcomeStatus::kHelloMalformed);
-  EXPECT_EQ(Say(bytes.first(1), One(Memfd())), WelcomeStatus::kHelloMalformed);
+  EXPECT_EQ(Say(bytes.first(63), Donation(Memfd())), WelcomeStatus::kHelloMalformed);
+  EXPECT_EQ(Say(bytes.first(1), Donation(Memfd())), WelcomeStatus::kHelloMalformed);
   std::vector<std::byte> longer(bytes.begin(), bytes.end());
   longer.push_back(std::byte{0});
-  EXPECT_EQ(Say(longer, One(Memfd())), WelcomeStatus::kHelloMalformed);
+  EXPECT_EQ(Say(longer, Donation(Memfd())), WelcomeStatus::kHelloMalformed);
   longer.resize(100000);
-  EXPECT_EQ(Say(longer, One(Memfd())), WelcomeStatus::kHelloMalformed);
+  EXPECT_EQ(Say(longer, Donation(Memfd())), WelcomeStatus::kHelloMalformed);
 }
 
-TEST_F(ShmHostileTest, AHelloCarriesExactlyOneDescriptor) {
+TEST_F(ShmHostileTest, AHelloCarriesExactlyTwoDescriptors) {
   EXPECT_EQ(Say(Hello{}, {}), WelcomeStatus::kHelloMalformed);
-  for (const int count : {2, 16}) {
+  for (const int count : {1, 3, 16}) {
     std::vector<Descriptor> descriptors;
     for (int index = 0; index < count; ++index) descriptors.push_back(Memfd());
     EXPECT_EQ(Say(Hello{}, std::move(descriptors)), WelcomeStatus::kHelloMalformed);
@@ -135,21 +145,56 @@ TEST_F(ShmHostileTest, AHelloCarriesExactlyOneDescriptor) {
 
 TEST_F(ShmHostileTest, OnlyMemoryThatCannotVanishIsTaken) {
   using enum WelcomeStatus;
-  EXPECT_EQ(Say(Hello{}, One(Memfd(0))), kMemoryNotSealed);
-  EXPECT_EQ(Say(Hello{}, One(Memfd(F_SEAL_SHRINK | F_SEAL_WRITE))), kMemoryKind);
-  EXPECT_EQ(Say(Hello{}, One(Memfd(F_SEAL_SHRINK, 0))), kMemoryTooSmall);
-  EXPECT_EQ(Say(Hello{.bell_count = 3}, One(Memfd(F_SEAL_SHRINK, 2 * 4096))), kMemoryTooSmall);
-  EXPECT_EQ(Say(Hello{}, One(Descriptor(eventfd(0, EFD_CLOEXEC)))), kMemoryKind);
-  EXPECT_EQ(Say(Hello{}, One(Descriptor(open("/dev/zero", O_RDWR | O_CLOEXEC)))), kMemoryKind);
+  EXPECT_EQ(Say(Hello{}, Donation(Memfd(0))), kMemoryNotSealed);
+  EXPECT_EQ(Say(Hello{}, Donation(Memfd(F_SEAL_SHRINK | F_SEAL_WRITE))), kMemoryKind);
+  EXPECT_EQ(Say(Hello{}, Donation(Memfd(F_SEAL_SHRINK, 0))), kMemoryTooSmall);
+  EXPECT_EQ(Say(Hello{.bell_count = 3}, Donation(Memfd(F_SEAL_SHRINK, 2 * 4096))), kMemoryTooSmall);
+  EXPECT_EQ(Say(Hello{}, Donation(Descriptor(eventfd(0, EFD_CLOEXEC)))), kMemoryKind);
+  EXPECT_EQ(Say(Hello{}, Donation(Descriptor(open("/dev/zero", O_RDWR | O_CLOEXEC)))), kMemoryKind);
   Descriptor file(open(directory_.Path("file").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   ASSERT_EQ(ftruncate(file.get(), 1 << 20), 0);
-  EXPECT_EQ(Say(Hello{}, One(std::move(file))), kMemoryKind);
+  EXPECT_EQ(Say(Hello{}, Donation(std::move(file))), kMemoryKind);
+}
+
+TEST_F(ShmHostileTest, ThePoolIsCheckedLikeTheMemory) {
+  using enum WelcomeStatus;
+  const auto with_pool = [](Descriptor pool) {
+    std::vector<Descriptor> descriptors = One(Memfd());
+    descriptors.push_back(std::move(pool));
+    return descriptors;
+  };
+  EXPECT_EQ(Say(Hello{}, with_pool(Memfd(0))), kMemoryNotSealed);
+  EXPECT_EQ(Say(Hello{}, with_pool(Memfd(F_SEAL_SHRINK | F_SEAL_WRITE))), kMemoryKind);
+  EXPECT_EQ(Say(Hello{}, with_pool(Descriptor(eventfd(0, EFD_CLOEXEC)))), kMemoryKind);
+  EXPECT_EQ(Say(Hello{}, with_pool(Memfd(F_SEAL_SHRINK, 0))), kAccepted);
+}
+
+TEST_F(ShmHostileTest, APoolIsMappedNoFurtherThanItReaches) {
+  std::vector<Descriptor> donated = One(Memfd());
+  donated.push_back(Memfd(F_SEAL_SHRINK, 3 * 4096 + 4095));
+  const Descriptor pool(fcntl(donated.back().get(), F_DUPFD_CLOEXEC, 0));
+  ASSERT_EQ(Say(Hello{}, std::move(donated)), WelcomeStatus::kAccepted);
+  const wire::PageNumber last{kPoolFirstPage + 2};
+  const wire::PageNumber beyond{kPoolFirstPage + 3};
+  EXPECT_TRUE(link->Map(std::span(&last, 1)).has_value());
+  EXPECT_EQ(link->Map(std::span(&beyond, 1)).error(), Error::kPageOutOfRange);
+  EXPECT_NE(link->Window(last, 1), nullptr);
+  EXPECT_EQ(link->Window(last, 2), nullptr);
+  EXPECT_EQ(link->Window(beyond, 1), nullptr);
+
+  // It may grow beyond what a pool can be: the pages up there are nobody's.
+  ASSERT_EQ(ftruncate(pool.get(), static_cast<off_t>((kMaximumPoolPages + 1) * 4096)), 0);
+  const wire::PageNumber highest{kPoolFirstPage + kMaximumPoolPages - 1};
+  const wire::PageNumber too_high{kPoolFirstPage + kMaximumPoolPages};
+  EXPECT_TRUE(link->Map(std::span(&highest, 1)).has_value());
+  EXPECT_EQ(link->Map(std::span(&too_high, 1)).error(), Error::kPageOutOfRange);
+  EXPECT_EQ(link->Window(too_high, 1), nullptr);
 }
 
 TEST_F(ShmHostileTest, TheMemoryCannotBeTakenAwayLater) {
   Descriptor memory = Memfd();
   const Descriptor kept(fcntl(memory.get(), F_DUPFD_CLOEXEC, 0));
-  ASSERT_EQ(Say(Hello{}, One(std::move(memory))), WelcomeStatus::kAccepted);
+  ASSERT_EQ(Say(Hello{}, Donation(std::move(memory))), WelcomeStatus::kAccepted);
   EXPECT_EQ(ftruncate(kept.get(), 0), -1);
   EXPECT_EQ(errno, EPERM);
   // A punched page is not a missing one: it reads as zeroes.
@@ -162,7 +207,7 @@ TEST_F(ShmHostileTest, TheMemoryCannotBeTakenAwayLater) {
 }
 
 TEST_F(ShmHostileTest, DescriptorsAfterTheHelloNeverReachTheServer) {
-  ASSERT_EQ(Say(Hello{}, One(Memfd())), WelcomeStatus::kAccepted);
+  ASSERT_EQ(Say(Hello{}, Donation(Memfd())), WelcomeStatus::kAccepted);
   const std::size_t before = OpenDescriptorCount();
   const auto gift = One(Descriptor(eventfd(0, EFD_CLOEXEC)));
   const std::vector<std::byte> message = Bytes("with a gift");
@@ -180,7 +225,7 @@ TEST_F(ShmHostileTest, DescriptorsAfterTheHelloNeverReachTheServer) {
 TEST_F(ShmHostileTest, DescriptorsOnAMessageThatWaitedSinceTheHelloBreakTheLink) {
   ConnectRaw();
   const Hello hello;
-  const auto memory = One(Memfd());
+  const auto memory = Donation(Memfd());
   ASSERT_TRUE(SendDatagram(client.get(), std::as_bytes(std::span(&hello, 1)), memory).has_value());
   ASSERT_TRUE(SendDatagram(client.get(), Bytes("with a gift"), memory).has_value());
   ASSERT_TRUE(ShakeHands(*link));
@@ -191,7 +236,7 @@ TEST_F(ShmHostileTest, DescriptorsOnAMessageThatWaitedSinceTheHelloBreakTheLink)
 
 TEST_F(ShmHostileTest, AMessageThatIsTooLongBreaksTheLink) {
   for (const std::size_t bytes : {std::size_t{241}, std::size_t{50000}}) {
-    ASSERT_EQ(Say(Hello{}, One(Memfd())), WelcomeStatus::kAccepted);
+    ASSERT_EQ(Say(Hello{}, Donation(Memfd())), WelcomeStatus::kAccepted);
     ASSERT_TRUE(SendDatagram(client.get(), std::vector<std::byte>(bytes)).has_value());
     EXPECT_TRUE(IsGone(*link));
     std::byte byte;
@@ -200,7 +245,7 @@ TEST_F(ShmHostileTest, AMessageThatIsTooLongBreaksTheLink) {
 }
 
 TEST_F(ShmHostileTest, AnEmptyMessageEndsTheLink) {
-  ASSERT_EQ(Say(Hello{}, One(Memfd())), WelcomeStatus::kAccepted);
+  ASSERT_EQ(Say(Hello{}, Donation(Memfd())), WelcomeStatus::kAccepted);
   ASSERT_EQ(send(client.get(), "", 0, MSG_DONTWAIT), 0);
   EXPECT_TRUE(IsGone(*link));
 }

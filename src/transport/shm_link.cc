@@ -105,7 +105,7 @@ ReceivedMessage ShmServerLink::Receive(std::span<std::byte> buffer) {
 
 void ShmServerLink::TakeHello() {
   std::byte buffer[sizeof(Hello)];
-  ReceivedDatagram received = ReceiveDatagram(socket_.fd(), buffer, 1);
+  ReceivedDatagram received = ReceiveDatagram(socket_.fd(), buffer, kHelloDescriptors);
   if (received.status == ReceivedDatagram::Status::kNothing) return;
   if (received.status == ReceivedDatagram::Status::kEnd) return socket_.Break(nullptr);
 
@@ -119,8 +119,8 @@ void ShmServerLink::TakeHello() {
   }
 
   const std::uint32_t bell_count = hello->bell_count;
-  Result<PartitionMemory> memory =
-      PartitionMemory::Adopt(std::move(received.descriptors.front()), bell_count);
+  Result<PartitionMemory> memory = PartitionMemory::Adopt(
+      {std::move(received.descriptors[0]), std::move(received.descriptors[1])}, bell_count);
   if (!memory) {
     const WelcomeStatus status = StatusOf(memory.error());
     return RefuseWith(status, DefaultReason(status));
@@ -167,13 +167,16 @@ Result<std::unique_ptr<ClientLink>> DialShm(const std::string& path, const DialO
   if (!memory) return std::unexpected(memory.error());
   Result<Mapping> pages = MapBellPages(*memory, bell_count);
   if (!pages) return std::unexpected(pages.error());
-  Result<Descriptor> passed = memory->Duplicate();
-  if (!passed) return std::unexpected(passed.error());
+  Result<PartitionMemory::Descriptors> donated = memory->Duplicate();
+  if (!donated) return std::unexpected(donated.error());
+  std::vector<Descriptor> passed;
+  passed.push_back(std::move(donated->memory));
+  passed.push_back(std::move(donated->pool));
 
   Hello hello;
   hello.bell_count = bell_count;
   // A server that refused us at once may have hung up already; its reason still waits to be read.
-  (void)SendDatagram(socket->get(), BytesOf(hello), std::span(&*passed, 1));
+  (void)SendDatagram(socket->get(), BytesOf(hello), passed);
   Result<std::vector<Descriptor>> bells = AwaitWelcome(socket->get(), bell_count, path);
   if (!bells) return std::unexpected(bells.error());
 
