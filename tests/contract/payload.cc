@@ -4,7 +4,7 @@
 #include <array>
 #include <cstring>
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -59,4 +59,4 @@ bool PayloadIsIntact(std::span<const std::byte> payload) {
   return true;
 }
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

@@ -3,7 +3,7 @@
 
 #include "bus_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -36,7 +36,7 @@ class Synchronous : public BusTest {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Conformance, Synchronous, AllPlacements(), NameOfPlacement);
+INSTANTIATE_TEST_SUITE_P(Contract, Synchronous, AllPlacements(), NameOfPlacement);
 
 TEST_P(Synchronous, WithWaitItReturnsTheCompletion) {
   const Channel server = AddServer();
@@ -283,4 +283,4 @@ TEST_P(Synchronous, TheOneThatWaitsForAnOfferIsWokenByDisable) {
 
 }  // namespace
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

@@ -2,7 +2,7 @@
 // to 5.4).
 #include "bus_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -29,7 +29,7 @@ class Sends : public BusTest {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Conformance, Sends, AllPlacements(), NameOfPlacement);
+INSTANTIATE_TEST_SUITE_P(Contract, Sends, AllPlacements(), NameOfPlacement);
 
 TEST_P(Sends, WithoutWaitAPacketIsCompleteOnceItIsInTheRing) {
   const Channel server = AddServer();
@@ -352,4 +352,4 @@ TEST_P(Sends, CountersAddUp) {
 
 }  // namespace
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

@@ -15,7 +15,7 @@
 
 extern char** environ;
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -140,4 +140,4 @@ int RunDriver(int socket) {
   return 0;
 }
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

@@ -3,7 +3,7 @@
 
 #include "direct_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -134,7 +134,7 @@ class InitWindow : public DirectTest, public testing::WithParamInterface<std::si
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Conformance, InitWindow, testing::Range<std::size_t>(0, 19),
+INSTANTIATE_TEST_SUITE_P(Contract, InitWindow, testing::Range<std::size_t>(0, 19),
                          [](const auto& index) { return AllInitCalls()[index.param].name; });
 
 TEST(InitWindowList, CoversEveryCall) { EXPECT_EQ(AllInitCalls().size(), 19U); }
@@ -255,4 +255,4 @@ TEST_F(InitEffects, EachServerFlagIsLegal) {
 
 }  // namespace
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

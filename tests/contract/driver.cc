@@ -6,7 +6,7 @@
 #include <sstream>
 #include <utility>
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -282,4 +282,4 @@ std::string Driver::Finish(const Words&) {
   return "ok";
 }
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 // Everything that a test waits for comes within this time, or the test fails. Nothing waits for it
 // to pass.
@@ -55,4 +55,4 @@ class Recorder {
   bool open_for_good_ = false;
 };
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

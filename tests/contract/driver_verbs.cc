@@ -7,7 +7,7 @@
 #include "driver.h"
 #include "payload.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -316,4 +316,4 @@ std::string Driver::Fail(const Words& words) {
   return Find(words.at(1))->Fail(Number(words, 2)) ? "ok" : "not held";
 }
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

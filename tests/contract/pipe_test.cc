@@ -1,7 +1,7 @@
 // Pipe mode (KMCL reference 2.3, 3.4 and 12.56).
 #include "bus_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -17,7 +17,7 @@ class Pipes : public BusTest {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Conformance, Pipes, AllPlacements(), NameOfPlacement);
+INSTANTIATE_TEST_SUITE_P(Contract, Pipes, AllPlacements(), NameOfPlacement);
 
 TEST_P(Pipes, CarryDatagramsWithoutTransactions) {
   const Channel server = AddPipeServer();
@@ -63,4 +63,4 @@ TEST_P(Pipes, AClientThatExpectsTheOtherModeFailsToOpen) {
 
 }  // namespace
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

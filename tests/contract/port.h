@@ -8,7 +8,7 @@
 
 #include "driver.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 class Port {
  public:
@@ -49,4 +49,4 @@ class ChildPort final : public Port {
 // result.
 int RunDriver(int socket);
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

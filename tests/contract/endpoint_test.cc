@@ -6,7 +6,7 @@
 
 #include "direct_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -240,4 +240,4 @@ TEST(OffersAtArrival, StandWhenConnectReturns) {
 
 }  // namespace
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

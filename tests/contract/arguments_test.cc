@@ -4,7 +4,7 @@
 
 #include "direct_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -219,4 +219,4 @@ TEST_F(Arguments, TheDefaultPacketSizeIs4096AndRaisesWithTheLimit) {
 
 }  // namespace
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

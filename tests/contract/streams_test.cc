@@ -2,7 +2,7 @@
 // carries one packet must carry them all.
 #include "bus_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -21,7 +21,7 @@ std::string NameOfStream(const testing::TestParamInfo<std::tuple<Placement, Ends
   return PlacementName(std::get<0>(info.param)) + "_" + std::get<1>(info.param).name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Conformance, Streams,
+INSTANTIATE_TEST_SUITE_P(Contract, Streams,
                          testing::Combine(AllPlacements(),
                                           testing::Values(Ends{"OneThread", "threads 1"},
                                                           Ends{"FourThreads", "threads 4"},
@@ -105,4 +105,4 @@ TEST_P(Streams, ABlockedDeliveryDoesNotLoseAnotherChannelsPackets) {
 
 }  // namespace
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

@@ -2,7 +2,7 @@
 // (KMCL reference 6.3 to 6.6), for a receiver at either end.
 #include "bus_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -29,7 +29,7 @@ class Incoming : public SidedBusTest {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Conformance, Incoming, AllSides(), NameOfSide);
+INSTANTIATE_TEST_SUITE_P(Contract, Incoming, AllSides(), NameOfSide);
 
 TEST_P(Incoming, CompletionFromAnotherThreadAndOutOfOrderCarriesItsPayload) {
   ASSERT_NO_FATAL_FAILURE(OpenActive());
@@ -290,4 +290,4 @@ TEST_P(Incoming, WithoutAContextSizeThereIsNoContext) {
 
 }  // namespace
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

@@ -2,7 +2,7 @@
 // finds its offer.
 #include "bus_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -17,7 +17,7 @@ class ClientStates : public BusTest {
   std::string Offers() { return client_port().Exchange("offers " + client()); }
 };
 
-INSTANTIATE_TEST_SUITE_P(Conformance, ClientStates, AllPlacements(), NameOfPlacement);
+INSTANTIATE_TEST_SUITE_P(Contract, ClientStates, AllPlacements(), NameOfPlacement);
 
 TEST_P(ClientStates, C1AFreshChannelIsDisabledAndSilent) {
   const Channel client = AddClient();
@@ -331,4 +331,4 @@ TEST_P(ClientStates, AnOfferForAnotherTrustLevelIsNotSeen) {
 
 }  // namespace
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

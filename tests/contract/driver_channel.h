@@ -14,7 +14,7 @@
 
 #include "recorder.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 class DriverChannel;
 
@@ -97,4 +97,4 @@ class DriverChannel {
   std::set<std::uint32_t> failures_;
 };
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

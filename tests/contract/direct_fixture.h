@@ -9,7 +9,7 @@
 
 #include "bus_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 class DirectTest : public testing::Test {
  protected:
@@ -68,4 +68,4 @@ class DirectTest : public testing::Test {
   VMBCHANNEL client_channel_ = nullptr;
 };
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

@@ -1,7 +1,7 @@
 // The batch contract, rule by rule (KMCL reference 6.2), for a receiver at either end.
 #include "bus_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -13,7 +13,7 @@ class BatchRules : public SidedBusTest {
   std::vector<std::string> Deliveries() const { return receiver().Names({"packet", "batch"}); }
 };
 
-INSTANTIATE_TEST_SUITE_P(Conformance, BatchRules, AllSides(), NameOfSide);
+INSTANTIATE_TEST_SUITE_P(Contract, BatchRules, AllSides(), NameOfSide);
 
 TEST_P(BatchRules, B1EveryPacketIsDeliveredOnce) {
   ASSERT_NO_FATAL_FAILURE(OpenPaused());
@@ -289,4 +289,4 @@ TEST_P(BatchRules, WithoutAPacketCallbackEachPacketIsCompletedWithNoBytes) {
 
 }  // namespace
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

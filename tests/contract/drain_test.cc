@@ -1,7 +1,7 @@
 // What blocks, for how long, and what a pause waits for (KMCL reference 4.6 and 4.7).
 #include "bus_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -18,7 +18,7 @@ class Drains : public SidedBusTest {
   const std::string kReturned = "returned pause ok";
 };
 
-INSTANTIATE_TEST_SUITE_P(Conformance, Drains, AllSides(), NameOfSide);
+INSTANTIATE_TEST_SUITE_P(Contract, Drains, AllSides(), NameOfSide);
 
 TEST_P(Drains, PauseWaitsForEveryOutstandingPacket) {
   ASSERT_NO_FATAL_FAILURE(OpenActive());
@@ -188,4 +188,4 @@ TEST_P(Drains, EnableAndStartDoNotWaitForTheOtherEndOrForCallbacks) {
 
 }  // namespace
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

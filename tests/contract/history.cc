@@ -3,7 +3,7 @@
 
 #include "bus_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -86,4 +86,4 @@ void CheckHistory(const std::vector<Event>& events, bool complete) {
   }
 }
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

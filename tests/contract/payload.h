@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 // `bytes` below 8 hold only the number's low bytes; 0 is an empty payload, read as number 0.
 std::vector<std::byte> MakePayload(std::uint32_t number, std::uint32_t bytes);
@@ -18,4 +18,4 @@ std::uint32_t PayloadNumber(std::span<const std::byte> payload);
 // Whether the payload is MakePayload's, rounded up to 8 with zeroes.
 bool PayloadIsIntact(std::span<const std::byte> payload);
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

@@ -10,7 +10,7 @@
 
 #include "payload.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -235,4 +235,4 @@ void DriverChannel::PacketDone(VMBPACKET packet, NTSTATUS status, PVOID buffer, 
   }
 }
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

@@ -1,6 +1,6 @@
 #include "recorder.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 void Recorder::Record(const std::string& name, const std::string& detail) {
   std::function<void()> action;
@@ -57,4 +57,4 @@ void Recorder::On(const std::string& name, std::function<void()> action) {
   actions_[name] = std::move(action);
 }
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

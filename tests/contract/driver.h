@@ -18,7 +18,7 @@
 
 #include "driver_channel.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 using Words = std::vector<std::string>;
 
@@ -99,4 +99,4 @@ class Driver {
   int next_id_ = 0;
 };
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

@@ -18,7 +18,7 @@
 
 #include "port.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 // Where the two ends are.
 enum class Placement : unsigned char {
@@ -215,4 +215,4 @@ inline std::string NameOfSide(const testing::TestParamInfo<Side>& info) {
 // exactly.
 void CheckHistory(const std::vector<Event>& events, bool complete);
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

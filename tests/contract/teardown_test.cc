@@ -1,7 +1,7 @@
 // What happens to packets and channels when an end goes away (KMCL reference 5.7, kmcl/endpoint.h).
 #include "bus_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -44,7 +44,7 @@ class Teardown : public BusTest {
   UINT32 first_queued_ = 0;
 };
 
-INSTANTIATE_TEST_SUITE_P(Conformance, Teardown, AllPlacements(), NameOfPlacement);
+INSTANTIATE_TEST_SUITE_P(Contract, Teardown, AllPlacements(), NameOfPlacement);
 
 TEST_P(Teardown, OwnDisableCancelsEveryPacketInSendOrderBetweenSuspendAndClosed) {
   const Channel server = AddServer();
@@ -278,4 +278,4 @@ TEST_P(Teardown, AServerThatIsKilledClosesItsClientsChannels) {
 
 }  // namespace
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

@@ -1,7 +1,7 @@
 // A server's channel through its states: transitions S1 to S12 of KMCL reference 4.3.
 #include "bus_fixture.h"
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -16,7 +16,7 @@ class ServerStates : public BusTest {
   std::string Offers() { return client_port().Exchange("offers " + client()); }
 };
 
-INSTANTIATE_TEST_SUITE_P(Conformance, ServerStates, AllPlacements(), NameOfPlacement);
+INSTANTIATE_TEST_SUITE_P(Contract, ServerStates, AllPlacements(), NameOfPlacement);
 
 TEST_P(ServerStates, S1AFreshChannelIsDisabledAndSilent) {
   const Channel server = AddServer();
@@ -380,4 +380,4 @@ TEST_P(ServerStates, StartOfAnActiveAndPauseOfAPausedChannelDoNothing) {
 
 }  // namespace
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract

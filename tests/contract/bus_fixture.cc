@@ -8,7 +8,7 @@
 #include <sstream>
 #include <thread>
 
-namespace kmcl::conformance {
+namespace kmcl::contract {
 
 namespace {
 
@@ -224,7 +224,7 @@ KMCL_CHANNEL_COUNTERS Channel::Counters() const {
 
 void BusFixture::SetUp() {
   if (placement() == Placement::kLocal) {
-    address_ = "local:conformance-" + UniqueName();
+    address_ = "local:contract-" + UniqueName();
   } else {
     directory_ = testing::TempDir() + "kmcl-" + UniqueName();
     std::filesystem::create_directories(directory_);
@@ -377,4 +377,4 @@ void SidedBusTest::Fill(UINT32 first, UINT32 count, UINT32 bytes) {
   }
 }
 
-}  // namespace kmcl::conformance
+}  // namespace kmcl::contract
