@@ -25,6 +25,7 @@ Partition::Partition(BusThread& bus, std::shared_ptr<transport::Link> link, std:
       number_(number),
       peer_(link->peer()),
       events_(std::move(events)),
+      pages_(link),
       link_(std::move(link)),
       port_(bus, link_,
             {.on_ready = [this] { OnReady(); },
@@ -253,6 +254,7 @@ void Partition::Do(bus::server::TlConnect& action) {
 void Partition::Do(bus::server::Finished&) {
   // The last one to know; what is ours goes after the actions have been carried out.
   bus_.Post([self = shared_from_this()] {
+    self->pages_.Close();
     self->link_.reset();
     self->events_.on_finished(*self);
   });

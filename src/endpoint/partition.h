@@ -13,13 +13,14 @@
 #include "endpoint/bus_thread.h"
 #include "endpoint/dispatcher.h"
 #include "endpoint/message_port.h"
+#include "endpoint/partition_pages.h"
 #include "endpoint/server_channel.h"
 #include "result.h"
 #include "transport/link.h"
 
 namespace kmcl::endpoint {
 
-// Everything but number(), peer() and version() belongs to the bus thread.
+// Everything but number(), peer(), version() and pages() belongs to the bus thread.
 class Partition : public std::enable_shared_from_this<Partition> {
  public:
   // What the server that owns the partition wants to know.
@@ -37,6 +38,8 @@ class Partition : public std::enable_shared_from_this<Partition> {
   // major << 16 | minor; 0 before one was agreed on.
   std::uint32_t version() const { return version_.load(std::memory_order_relaxed); }
   BusThread& bus() { return bus_; }
+  // What the MDLs over this client's memory are made with. Any thread.
+  PartitionPages& pages() { return pages_; }
 
   // Starts to listen. Inboxes are spread over `dispatchers`, which outlive the partition's channels.
   [[nodiscard]] Result<void> Open(std::span<const std::unique_ptr<Dispatcher>> dispatchers);
@@ -85,6 +88,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   const Events events_;
   std::atomic<std::uint32_t> version_{0};
 
+  PartitionPages pages_;
   std::shared_ptr<transport::Link> link_;
   MessagePort port_;
   std::span<const std::unique_ptr<Dispatcher>> dispatchers_;
