@@ -116,6 +116,14 @@ const char* ErrorName(Error error) {
       return "DeviceRemoved";
     case Error::kBufferTooSmall:
       return "BufferTooSmall";
+    case Error::kSaveMalformed:
+      return "SaveMalformed";
+    case Error::kSaveUnsupported:
+      return "SaveUnsupported";
+    case Error::kSaveVersion:
+      return "SaveVersion";
+    case Error::kCallbackFailed:
+      return "CallbackFailed";
   }
   return "unknown";
 }

@@ -80,6 +80,10 @@ enum class Error : unsigned char {
   kCancelled,
   kDeviceRemoved,            // the channel is shutting down
   kBufferTooSmall,
+  kSaveMalformed,            // not the bytes of a saved channel or server, or those of another one
+  kSaveUnsupported,          // a channel or server that cannot be saved: raw mode, a local bus
+  kSaveVersion,              // saved in a version of the format that we do not know
+  kCallbackFailed,           // the driver's callback said no; its own status goes along
 };
 
 template <typename T>

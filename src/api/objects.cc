@@ -69,6 +69,30 @@ void ChannelObject::OnBatchEnd(std::uint32_t packets) {
   if (processing_complete != nullptr) processing_complete(handle(), packets);
 }
 
+std::int32_t ChannelObject::OnSavePacket(channel::Packet& packet, std::span<std::byte> buffer,
+                                         std::uint32_t& needed) {
+  if (save_packet == nullptr) return STATUS_SUCCESS;
+  return save_packet(handle(), HandleOf(packet), buffer.empty() ? nullptr : buffer.data(),
+                     static_cast<UINT32>(buffer.size()), &needed);
+}
+
+std::int32_t ChannelObject::OnRestorePacket(std::span<const std::byte> library,
+                                            std::span<const std::byte> driver) {
+  const auto bytes_of = [](std::span<const std::byte> bytes) {
+    return bytes.empty() ? nullptr : const_cast<std::byte*>(bytes.data());
+  };
+  const auto library_bytes = static_cast<UINT32>(library.size());
+  if (restore_packet != nullptr) {
+    return restore_packet(handle(), bytes_of(library), library_bytes, bytes_of(driver),
+                          static_cast<UINT32>(driver.size()));
+  }
+  VMBPACKET packet = VmbPacketAllocate(handle());
+  if (packet == nullptr) return STATUS_INSUFFICIENT_RESOURCES;
+  const NTSTATUS status = VmbPacketRestore(packet, bytes_of(library), library_bytes);
+  if (!NT_SUCCESS(status)) VmbPacketFree(packet);
+  return status;
+}
+
 void ChannelObject::OnPacketDone(channel::Packet& packet, channel::Outcome outcome,
                                  std::span<std::byte> reply) {
   const auto routine = reinterpret_cast<PFN_VMB_PACKET_COMPLETION_ROUTINE>(packet.routine);

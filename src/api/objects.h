@@ -52,6 +52,8 @@ class ChannelObject final : public channel::Handler {
   PFN_VMB_CHANNEL_PROCESS_PACKET process_packet = nullptr;
   PFN_VMB_CHANNEL_PROCESSING_COMPLETE processing_complete = nullptr;
   PFN_VMB_CHANNEL_PNP_FAILURE pnp_failure = nullptr;
+  PFN_VMB_CHANNEL_SAVE_PACKET save_packet = nullptr;
+  PFN_VMB_CHANNEL_RESTORE_PACKET restore_packet = nullptr;
   std::u16string friendly_name;
 
   std::atomic<PVOID> pointer{nullptr};
@@ -66,6 +68,10 @@ class ChannelObject final : public channel::Handler {
   void OnConnectFailed(Error error) override;
   void OnPacket(channel::IncomingPacket& packet) override;
   void OnBatchEnd(std::uint32_t packets) override;
+  std::int32_t OnSavePacket(channel::Packet& packet, std::span<std::byte> buffer,
+                            std::uint32_t& needed) override;
+  std::int32_t OnRestorePacket(std::span<const std::byte> library,
+                               std::span<const std::byte> driver) override;
   void OnPacketDone(channel::Packet& packet, channel::Outcome outcome,
                     std::span<std::byte> reply) override;
 

@@ -32,7 +32,10 @@ NTSTATUS StatusOf(Error error) {
     case Error::kOfferDuplicate:
     case Error::kAddressInUse:
       return STATUS_OBJECT_NAME_COLLISION;
+    case Error::kSaveUnsupported:
+      return STATUS_NOT_SUPPORTED;
     case Error::kVersionRefused:
+    case Error::kSaveVersion:
       return STATUS_REVISION_MISMATCH;
     case Error::kAddressMalformed:
       return STATUS_INVALID_PARAMETER_1;
@@ -41,6 +44,7 @@ NTSTATUS StatusOf(Error error) {
     case Error::kPermissionDenied:
       return STATUS_ACCESS_DENIED;
     case Error::kSystemCall:
+    case Error::kCallbackFailed:
       return STATUS_UNSUCCESSFUL;
     case Error::kNoBus:
       return STATUS_NO_SUCH_DEVICE;
@@ -77,6 +81,7 @@ NTSTATUS StatusOf(Error error) {
     case Error::kMemoryNotSealed:
     case Error::kMemoryKind:
     case Error::kPageOutOfRange:
+    case Error::kSaveMalformed:
       return STATUS_DATA_ERROR;
   }
   return STATUS_UNSUCCESSFUL;

@@ -45,6 +45,7 @@ VOID VmbChannelCleanup(VMBCHANNEL Channel) {
     Log(LogLevel::kError, "VmbChannelCleanup of a channel that is not Disabled: disabled first");
     object.engine().Disable();
   }
+  object.engine().DropRestored();  // restored, and never enabled
   delete &object;
 }
 

@@ -148,7 +148,9 @@ NTSTATUS VmbServerChannelInitSetFlags(VMBCHANNEL Channel, UINT32 Flags) {
   for (const auto& each : kOfferFlags) {
     if ((Flags & each.init_flag) != 0) offer_flags |= each.offer_flag;
   }
-  ChannelObject::From(Channel).server()->setup().offer.flags = offer_flags;
+  auto& setup = ChannelObject::From(Channel).server()->setup();
+  setup.offer.flags = offer_flags;
+  setup.force_new = (Flags & VMBUS_SERVER_CHANNEL_INIT_FLAG_FORCE_NEW_CHANNEL) != 0;
   return STATUS_SUCCESS;
 }
 
@@ -170,6 +172,18 @@ NTSTATUS VmbServerChannelInitSetTargetInterfaceId(VMBCHANNEL Channel, GUID Inter
                      .instance = FromC(InterfaceInstance),
                      .subchannel_index = 0};
   setup.has_offer = true;
+  return STATUS_SUCCESS;
+}
+
+NTSTATUS VmbServerChannelInitSetSaveRestorePacketCallbacks(
+    VMBCHANNEL Channel, PFN_VMB_CHANNEL_SAVE_PACKET SavePacketCallback,
+    PFN_VMB_CHANNEL_RESTORE_PACKET RestorePacketCallback) {
+  if (ConfigOf(Channel, Kind::kServer) == nullptr) return STATUS_INVALID_PARAMETER_1;
+  if (SavePacketCallback == nullptr) return STATUS_INVALID_PARAMETER_2;
+  if (RestorePacketCallback == nullptr) return STATUS_INVALID_PARAMETER_3;
+  ChannelObject& object = ChannelObject::From(Channel);
+  object.save_packet = SavePacketCallback;
+  object.restore_packet = RestorePacketCallback;
   return STATUS_SUCCESS;
 }
 

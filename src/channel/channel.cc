@@ -5,6 +5,7 @@
 #include <new>
 #include <utility>
 
+#include "channel/callback_scope.h"
 #include "log.h"
 #include "wire/pipe.h"
 
@@ -14,13 +15,6 @@ namespace {
 constexpr std::uint32_t kMostIdlePackets = 256;  // in a busy channel's lookaside list
 constexpr std::size_t kPacketAlignment = 16;
 static_assert(alignof(Packet) <= kPacketAlignment && sizeof(Packet) % kPacketAlignment == 0);
-
-thread_local int callback_depth = 0;
-
-struct CallbackScope {
-  CallbackScope() { ++callback_depth; }
-  ~CallbackScope() { --callback_depth; }
-};
 
 constexpr std::uint32_t RoundUp8(std::uint32_t bytes) { return (bytes + 7) & ~std::uint32_t{7}; }
 
@@ -84,6 +78,7 @@ Result<void> Channel::Enable() {
       return std::unexpected(Error::kNotDisabled);
     }
     lifecycle_.OnEnable();
+    saved_ = was_opened_ = reattached_ = false;
     sender_.set_pipe(config_.pipe);
     sender_.AllowSynchronous();
     receiver_.Configure(*this, {.packet_bytes = config_.maximum_packet_bytes,
@@ -107,6 +102,7 @@ void Channel::UndoEnable() {
 }
 
 void Channel::Disable() {
+  EndSave();
   AbortSynchronous();
   std::uint64_t times_disabled = 0;
   {
@@ -124,6 +120,7 @@ void Channel::Start() {
   {
     MutexLock lock(mutex_);
     lifecycle_.OnStart();
+    saved_ = false;
   }
   turns_.RequestState();
 }
@@ -153,6 +150,7 @@ std::optional<BusRequest> Channel::RunState() {
   CallbackScope in_callback;
   for (;;) {
     Lifecycle::Step step;
+    EndAbandoned();
     {
       MutexLock lock(mutex_);
       if (std::exchange(bus_request_made_, false)) {
@@ -182,8 +180,11 @@ Channel::StepResult Channel::RunStep(Lifecycle::Step step) {
     case Lifecycle::Step::kOpened:
       return {.success = handler_.OnOpened(), .request = {}};
     case Lifecycle::Step::kAccept:
+      // Completions that were saved go out as they would have; packets wait for the start.
+      if (TakeReattached()) SetSenderMode(Sender::Mode::kPaused);
       return {.request = BusRequest::kAcceptOpen};
     case Lifecycle::Step::kReject:
+      if (TakeReattached()) CancelAll();
       DetachRings();
       return {.request = BusRequest::kRejectOpen};
     case Lifecycle::Step::kStarted:
@@ -211,9 +212,7 @@ Channel::StepResult Channel::RunStep(Lifecycle::Step step) {
       return {};
     case Lifecycle::Step::kCancel: {
       SetSenderMode(Sender::Mode::kHolding);
-      Sender::Effects effects;
-      sender_.CancelAll(effects);
-      Carry(effects);
+      CancelAll();
       return {};
     }
     case Lifecycle::Step::kSayClose:
@@ -236,6 +235,7 @@ Channel::StepResult Channel::RunStep(Lifecycle::Step step) {
     }
     case Lifecycle::Step::kLeave:
       CancelOutgoing();
+      DropRestored();
       return {.request = BusRequest::kLeave};
   }
   return {};
@@ -244,6 +244,10 @@ Channel::StepResult Channel::RunStep(Lifecycle::Step step) {
 // The channel becomes disabled: sends are refused from now on, and what waits ends.
 void Channel::CancelOutgoing() {
   SetSenderMode(Sender::Mode::kDisabled);
+  CancelAll();
+}
+
+void Channel::CancelAll() {
   Sender::Effects effects;
   sender_.CancelAll(effects);
   Carry(effects);
@@ -256,11 +260,17 @@ void Channel::AbortSynchronous() {
 }
 
 Result<void> Channel::AttachRings(const transport::RingMapping& rings, RingOrigin origin,
-                                  std::shared_ptr<transport::Doorbell> bell) {
+                                  std::shared_ptr<transport::Doorbell> bell, const RingName& name) {
+  AbandonRestored();  // the client has opened anew: what was saved belongs to nothing any more
+  MutexLock lock(mutex_);
+  return Attach(rings, origin, std::move(bell), name);
+}
+
+Result<void> Channel::Attach(const transport::RingMapping& rings, RingOrigin origin,
+                             std::shared_ptr<transport::Doorbell> bell, const RingName& name) {
   const bool server = side_ == Side::kServer;
   const ring::RingPages out = PagesOf(server ? rings.server_to_client : rings.client_to_server);
   const ring::RingPages in = PagesOf(server ? rings.client_to_server : rings.server_to_client);
-  MutexLock lock(mutex_);
   if (!lifecycle_.may_open()) return std::unexpected(Error::kChannelState);
 
   auto outgoing = origin == RingOrigin::kOurs ? ring::OutgoingRing::Create(out)
@@ -277,6 +287,7 @@ Result<void> Channel::AttachRings(const transport::RingMapping& rings, RingOrigi
     sender_.Attach(std::move(*outgoing), bell, peer_rings_for_space);
     receiver_.Attach(std::move(*incoming), std::move(bell));
   }
+  rings_ = name;
   ring_broken_.store(false, std::memory_order_relaxed);
   return {};
 }
@@ -294,6 +305,8 @@ void Channel::OnOpen() {
   {
     MutexLock lock(mutex_);
     lifecycle_.OnOpen();
+    saved_ = false;
+    was_opened_ = true;
   }
   turns_.RequestState();
 }
@@ -303,6 +316,7 @@ void Channel::OnClose() {
   {
     MutexLock lock(mutex_);
     lifecycle_.OnClose();
+    saved_ = false;
   }
   turns_.RequestState();
 }

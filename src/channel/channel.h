@@ -14,12 +14,15 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "channel/handler.h"
 #include "channel/lifecycle.h"
 #include "channel/packet.h"
 #include "channel/raw_queue.h"
 #include "channel/receiver.h"
+#include "channel/restorer.h"
+#include "channel/saver.h"
 #include "channel/sender.h"
 #include "channel/synchronous_wait.h"
 #include "mutex.h"
@@ -120,6 +123,29 @@ class Channel {
 
   Counters counters() const;
 
+  // Save and restore, of a server's channel (channel_save.cc; KMCL reference 9).
+  // kChannelState: running, disabled, being saved; kOutOfMemory.
+  [[nodiscard]] Result<void> BeginSave(const ChannelName& name) KMCL_EXCLUDES(mutex_);
+  // kChannelState: no save is under way.
+  [[nodiscard]] std::expected<SaveProgress, SaveFailure> ContinueSave(std::span<std::byte> buffer)
+      KMCL_EXCLUDES(mutex_);
+  void EndSave() KMCL_EXCLUDES(mutex_);
+  // The last save was complete, and nothing has happened to the channel since.
+  bool is_saved() const KMCL_EXCLUDES(mutex_);
+
+  enum class Restored : std::uint8_t { kMore, kComplete };
+  // A failure leaves nothing behind: packets restored so far end with kRemoved.
+  //   kChannelState, kSaveMalformed, kSaveVersion, kOutOfMemory, kCallbackFailed
+  [[nodiscard]] std::expected<Restored, SaveFailure> Restore(const ChannelName& name,
+                                                             std::span<const std::byte> buffer)
+      KMCL_EXCLUDES(mutex_);
+  // Inside Handler::OnRestorePacket. kPacketInFlight: outside, or not an idle packet of this channel;
+  // kSaveMalformed: not what the handler was given, or too long for the packet object.
+  [[nodiscard]] Result<void> RestorePacket(Packet& packet, std::span<const std::byte> library)
+      KMCL_EXCLUDES(mutex_);
+  // Ends restored packets that are not part of the channel yet, on this thread.
+  void DropRestored() KMCL_EXCLUDES(mutex_);
+
   // ---- The endpoint's side.
 
   // Runs state steps until there is nothing to do (nullopt) or the bus has to be told something; then
@@ -140,9 +166,24 @@ class Channel {
   // time); it stands from OnOpen on, or is given up by DetachRings.
   enum class RingOrigin : std::uint8_t { kOurs, kPeers };  // who initialises the control pages
   [[nodiscard]] Result<void> AttachRings(const transport::RingMapping& rings, RingOrigin origin,
-                                         std::shared_ptr<transport::Doorbell> bell)
-      KMCL_EXCLUDES(mutex_);
+                                         std::shared_ptr<transport::Doorbell> bell,
+                                         const RingName& name = {}) KMCL_EXCLUDES(mutex_);
   void DetachRings();
+
+  // A restored channel has come onto the bus. What its save says about it: nullopt without a complete
+  // one. `open`: it goes on with the client's `rings` by AttachRestored and OnOpen, or its restored
+  // packets are given up by AbandonRestored, which a worker does. Otherwise QueueRestored.
+  struct RestoredChannel {
+    bool open = false;
+    RingName rings;
+  };
+  std::optional<RestoredChannel> restored() const KMCL_EXCLUDES(mutex_);
+  [[nodiscard]] Result<void> AttachRestored(const transport::RingMapping& rings,
+                                            std::shared_ptr<transport::Doorbell> bell,
+                                            const RingName& name) KMCL_EXCLUDES(mutex_);
+  void QueueRestored() KMCL_EXCLUDES(mutex_);
+  void AbandonRestored() KMCL_EXCLUDES(mutex_);
+
   void OnOpen() KMCL_EXCLUDES(mutex_);
   void OnClose() KMCL_EXCLUDES(mutex_);
   void OnConnectFailed(Error error) KMCL_EXCLUDES(mutex_);
@@ -158,6 +199,9 @@ class Channel {
   StepResult RunStep(Lifecycle::Step step) KMCL_EXCLUDES(mutex_);
   void SetSenderMode(Sender::Mode mode);
   void CancelOutgoing();
+  void CancelAll();
+  void EndAbandoned() KMCL_EXCLUDES(mutex_);
+  bool TakeReattached() KMCL_EXCLUDES(mutex_);
   void AbortSynchronous();
   // Carries out what a sender's call left to do.
   void Carry(Sender::Effects& effects);
@@ -165,6 +209,17 @@ class Channel {
   Result<std::size_t> SendAndWait(Packet& packet, std::span<const std::byte> data,
                                   bool wants_completion, std::span<std::byte> reply,
                                   std::optional<std::chrono::steady_clock::time_point> deadline);
+  [[nodiscard]] Result<void> Attach(const transport::RingMapping& rings, RingOrigin origin,
+                                    std::shared_ptr<transport::Doorbell> bell, const RingName& name)
+      KMCL_REQUIRES(mutex_);
+  // Gives the engine what was restored. kOutOfMemory, kSaveMalformed (its settings have changed).
+  [[nodiscard]] Result<void> Reinstate(Restorer& restored);
+  // Ends what was restored with kRemoved.
+  void EndRestored(std::unique_ptr<Restorer> restored);
+  std::expected<Restored, SaveFailure> RestoreInto(Restorer& restorer, const ChannelName& name,
+                                                   std::span<const std::byte> buffer);
+  bool MayRestore() const KMCL_REQUIRES(mutex_);
+
   // The lookaside list keeps packets from the first turn after a sleep to the next sleep.
   void KeepIdlePackets() KMCL_EXCLUDES(packets_mutex_);
   void TrimIdlePackets() KMCL_EXCLUDES(packets_mutex_);
@@ -180,6 +235,19 @@ class Channel {
   bool init_window_open_ KMCL_GUARDED_BY(mutex_) = true;
   bool bus_request_made_ KMCL_GUARDED_BY(mutex_) = false;  // RunState owes the lifecycle a Done
   Error connect_error_ KMCL_GUARDED_BY(mutex_) = Error::kNoBus;
+
+  // Save and restore.
+  std::unique_ptr<Saver> saver_ KMCL_GUARDED_BY(mutex_);
+  bool save_busy_ KMCL_GUARDED_BY(mutex_) = false;  // somebody uses saver_ without the lock
+  bool saved_ KMCL_GUARDED_BY(mutex_) = false;
+  Sender::Mode mode_before_save_ = Sender::Mode::kHolding;  // whoever saves
+  std::unique_ptr<Restorer> restorer_ KMCL_GUARDED_BY(mutex_);
+  bool restore_busy_ KMCL_GUARDED_BY(mutex_) = false;
+  Restorer* restoring_ KMCL_GUARDED_BY(mutex_) = nullptr;  // while OnRestorePacket runs
+  std::vector<std::unique_ptr<Restorer>> abandoned_ KMCL_GUARDED_BY(mutex_);
+  RingName rings_ KMCL_GUARDED_BY(mutex_);
+  bool was_opened_ KMCL_GUARDED_BY(mutex_) = false;   // since it was enabled
+  bool reattached_ KMCL_GUARDED_BY(mutex_) = false;   // opening without a new open
 
   Sender sender_;
   Receiver receiver_;

@@ -33,6 +33,21 @@ class Handler {
   virtual void OnPacket(IncomingPacket& packet) = 0;
   virtual void OnBatchEnd(std::uint32_t packets) = 0;
 
+  // Save and restore, on the thread that asks for it. The results are the owner's own statuses, handed
+  // back to whoever asked; negative is a failure. OnSavePacket says in `needed` how many bytes it wants
+  // to keep when `buffer` is empty, by a failure; and fills a buffer of that size. OnRestorePacket
+  // calls Channel::RestorePacket with `library`.
+  virtual std::int32_t OnSavePacket(Packet& packet, std::span<std::byte> buffer,
+                                    std::uint32_t& needed) {
+    (void)packet, (void)buffer, (void)needed;
+    return 0;
+  }
+  virtual std::int32_t OnRestorePacket(std::span<const std::byte> library,
+                                       std::span<const std::byte> driver) {
+    (void)library, (void)driver;
+    return -1;
+  }
+
   // The completion routine of a packet; may overlap anything.
   virtual void OnPacketDone(Packet& packet, Outcome outcome, std::span<std::byte> reply) = 0;
 };

@@ -88,6 +88,48 @@ class Lifecycle {
   void OnClose() { close_wanted_ = true; }
   void OnFailure() { failure_pending_ = true; }
 
+  // Saving. A save begins in a phase that nothing leads out of but a wish; wishes then wait for its
+  // end. The owner who disables ends the save first.
+  enum class SaveGate : std::uint8_t { kReady, kBusy, kRefused };
+  SaveGate save_gate() const {
+    switch (phase_) {
+      case Phase::kEnabled:
+        if (saving_ || disable_wanted_) return SaveGate::kRefused;
+        return open_pending_ || failure_pending_ ? SaveGate::kBusy : SaveGate::kReady;
+      case Phase::kPaused:
+        if (saving_ || disable_wanted_) return SaveGate::kRefused;
+        if (close_wanted_) return SaveGate::kBusy;
+        return run_wanted_ ? SaveGate::kRefused : SaveGate::kReady;
+      case Phase::kOpening:
+      case Phase::kAccepting:
+      case Phase::kRejecting:
+      case Phase::kCancelling:
+      case Phase::kCloseDraining:
+      case Phase::kSayingClose:
+      case Phase::kClosing:
+      case Phase::kDetaching:
+        return disable_wanted_ ? SaveGate::kRefused : SaveGate::kBusy;  // it passes
+      case Phase::kDisabled:
+      case Phase::kStarting:
+      case Phase::kPostStarting:
+      case Phase::kActive:
+      case Phase::kSuspending:
+      case Phase::kPauseDraining:
+      case Phase::kFailing:
+      case Phase::kLeaving:
+        return SaveGate::kRefused;
+    }
+    return SaveGate::kRefused;
+  }
+  void BeginSave() { saving_ = true; }
+  void EndSave() { saving_ = false; }
+  bool saving() const { return saving_; }
+  bool run_wanted() const { return run_wanted_; }
+  // Enabled, and nothing has asked for an open or a close.
+  bool awaits_open() const {
+    return phase_ == Phase::kEnabled && !open_pending_ && !tearing_down() && !saving_;
+  }
+
   // The next step, and the phase in which it runs. `drained` is asked when a drain waits.
   template <typename Drained>
   Step Next(Drained&& drained) {
@@ -95,6 +137,7 @@ class Lifecycle {
       case Phase::kDisabled:
         return Step::kNone;
       case Phase::kEnabled:
+        if (saving_) return Step::kNone;
         if (open_pending_ && tearing_down()) return Reject();
         if (open_pending_) return Enter(Phase::kOpening, Step::kOpened);
         if (failure_pending_) return Enter(Phase::kFailing, Step::kFail);
@@ -102,6 +145,7 @@ class Lifecycle {
         close_wanted_ = false;  // nothing was open
         return Step::kNone;
       case Phase::kPaused:
+        if (saving_) return Step::kNone;
         if (tearing_down()) return Enter(Phase::kCancelling, Step::kCancel);
         if (run_wanted_) return Enter(Phase::kStarting, Step::kStarted);
         return Step::kNone;
@@ -268,6 +312,7 @@ class Lifecycle {
   bool close_wanted_ = false;
   bool open_pending_ = false;
   bool failure_pending_ = false;
+  bool saving_ = false;
   std::uint64_t times_disabled_ = 0;
 };
 

@@ -109,6 +109,16 @@ class OutgoingQueue {
     --size_;
   }
 
+  // Puts all of `others` in front, in their order.
+  void Prepend(OutgoingQueue& others) {
+    if (others.empty()) return;
+    others.tail_->next = head_;
+    if (head_ == nullptr) tail_ = others.tail_;
+    head_ = others.head_;
+    size_ += others.size_;
+    others = OutgoingQueue{};
+  }
+
   // Takes `item` out wherever it is. False if it is not here.
   bool Remove(const Outgoing& item) {
     Outgoing* before = nullptr;

@@ -58,6 +58,21 @@ void Receiver::Detach() {
   bell_.reset();
 }
 
+IncomingPacket* Receiver::MakePacket(std::uint32_t bytes) {
+  IncomingPacket* const packet = pool_.Take(bytes);
+  if (packet == nullptr) return nullptr;
+  packet->channel = channel_;
+  packet->kind = Outgoing::Kind::kCompletion;
+  if (packet->context != nullptr) std::memset(packet->context, 0, limits_.context_bytes);
+  return packet;
+}
+
+void Receiver::Restore(IncomingPacket* packet, bool failed) {
+  KMCL_CHECK(deferred_ == nullptr && !enabled_.load(std::memory_order_relaxed));
+  deferred_ = packet;
+  failed_ = failed;
+}
+
 void Receiver::Start() {
   MutexLock lock(mutex_);
   KMCL_CHECK(ring_.has_value());

@@ -85,6 +85,18 @@ class Receiver {
   void SetQuota(std::uint32_t quota) { quota_.store(quota, std::memory_order_relaxed); }
   void SetPassive(bool required) { passive_required_.store(required, std::memory_order_relaxed); }
 
+  // Save and restore, while the queue is stopped. The packet that is to be delivered first, or
+  // nullptr; and whether the queue has failed.
+  const IncomingPacket* deferred() const { return deferred_; }
+  bool has_failed() const {
+    return failed_ || fail_requested_.load(std::memory_order_relaxed);
+  }
+  // After Attach. `packet` is one of MakePacket's, or nullptr.
+  void Restore(IncomingPacket* packet, bool failed);
+  // An object of this channel that was never in the ring; nullptr without memory. Give it to
+  // Recycle in the end.
+  IncomingPacket* MakePacket(std::uint32_t bytes);
+
   // Asks for a state turn when nothing is outstanding any more; says whether that is so already.
   bool DrainedOrNotify() KMCL_EXCLUDES(mutex_);
 

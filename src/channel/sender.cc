@@ -364,6 +364,46 @@ void Sender::CancelAll(Effects& effects) {
   has_queued_.store(false, std::memory_order_relaxed);
 }
 
+Sender::Inventory Sender::TakeInventory() const {
+  MutexLock lock(mutex_);
+  Inventory inventory;
+  inventory.last_transaction = transactions_.last_id();
+  inventory.in_flight.reserve(transactions_.size());
+  for (Packet* packet = transactions_.oldest(); packet != nullptr; packet = packet->newer) {
+    inventory.in_flight.push_back(packet);
+  }
+  inventory.queued.reserve(queue_.size());
+  for (Outgoing* item = queue_.front(); item != nullptr; item = item->next) {
+    inventory.queued.push_back(item);
+  }
+  return inventory;
+}
+
+Sender::Mode Sender::mode() const {
+  MutexLock lock(mutex_);
+  return mode_;
+}
+
+void Sender::Restore(std::span<Packet* const> in_flight, OutgoingQueue& queued,
+                     std::uint64_t last_transaction, Effects& effects) {
+  MutexLock lock(mutex_);
+  KMCL_CHECK(transactions_.size() == 0);
+  for (Packet* packet : in_flight) {
+    transactions_.Reenter(*packet);
+    packet->state.store(Packet::State::kInFlight, std::memory_order_relaxed);
+  }
+  transactions_.KeepBelow(last_transaction);
+  counters_.transactions_started += in_flight.size();
+  for (const Outgoing* item = queued.front(); item != nullptr; item = item->next) {
+    if (item->kind == Outgoing::Kind::kData && static_cast<const Packet*>(item)->wants_completion) {
+      ++counters_.transactions_started;
+    }
+  }
+  queue_.Prepend(queued);
+  has_queued_.store(!queue_.empty(), std::memory_order_relaxed);
+  FlushLocked(effects);
+}
+
 void Sender::ReserveTransactions(std::uint32_t packets) {
   MutexLock lock(mutex_);
   transactions_.Reserve(packets);

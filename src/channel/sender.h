@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "channel/packet.h"
 #include "channel/transactions.h"
@@ -40,6 +41,7 @@ class Sender {
     kHolding,   // no ring, or a ring that is about to go: packets queue, completions are dropped
     kPaused,    // completions of packets that are still outstanding go out, packets queue
     kRunning,   // everything goes out
+    kFrozen,    // being saved: nothing moves, packets queue
   };
 
   // What the caller does after the lock was left, in this order.
@@ -86,6 +88,20 @@ class Sender {
   void Flush(Effects& effects) KMCL_EXCLUDES(mutex_);
   bool has_queued() const { return has_queued_.load(std::memory_order_relaxed); }
   bool must_poll() const { return has_queued() && must_poll_.load(std::memory_order_relaxed); }
+
+  // Save and restore. What was accepted and not ended, oldest first; it stays here. The owner sees to
+  // it that nothing of it ends meanwhile: the mode is kFrozen or kHolding, and nothing is received.
+  struct Inventory {
+    std::vector<Packet*> in_flight;
+    std::vector<Outgoing*> queued;
+    std::uint64_t last_transaction = 0;
+  };
+  Inventory TakeInventory() const KMCL_EXCLUDES(mutex_);
+  Mode mode() const KMCL_EXCLUDES(mutex_);
+  // Puts restored packets back, in front of what waits here: those in flight under the ids that they
+  // have, and the others into the queue. New ids are above `last_transaction`.
+  void Restore(std::span<Packet* const> in_flight, OutgoingQueue& queued,
+               std::uint64_t last_transaction, Effects& effects) KMCL_EXCLUDES(mutex_);
 
   void ReserveTransactions(std::uint32_t packets) KMCL_EXCLUDES(mutex_);
   SenderCounters counters() const KMCL_EXCLUDES(mutex_);

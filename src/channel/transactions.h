@@ -21,17 +21,22 @@ class Transactions {
   // The id that Enter will give.
   wire::TransactionId next_id() const { return wire::TransactionId{last_id_ + 1}; }
 
+  std::uint64_t last_id() const { return last_id_; }
+
   // Gives `packet` that id and enters it as the newest.
   void Enter(Packet& packet) {
     packet.transaction_id = wire::TransactionId{++last_id_};
-    Packet*& bucket = Bucket(packet.transaction_id);
-    packet.chain = bucket;
-    bucket = &packet;
-    packet.newer = nullptr;
-    packet.older = newest_;
-    (newest_ == nullptr ? oldest_ : newest_->newer) = &packet;
-    newest_ = &packet;
-    ++size_;
+    Insert(packet);
+  }
+
+  // Enters a restored packet under the id that it has, as the newest: ids in rising order.
+  void Reenter(Packet& packet) {
+    KeepBelow(static_cast<std::uint64_t>(packet.transaction_id));
+    Insert(packet);
+  }
+  // From now on ids are above this one.
+  void KeepBelow(std::uint64_t id) {
+    if (last_id_ < id) last_id_ = id;
   }
 
   // Takes out the packet with this id; nullptr when there is none.
@@ -75,6 +80,17 @@ class Transactions {
  private:
   static constexpr std::uint32_t kFewBuckets = 8;
   static constexpr std::uint32_t kMostBuckets = kFewBuckets << 16;
+
+  void Insert(Packet& packet) {
+    Packet*& bucket = Bucket(packet.transaction_id);
+    packet.chain = bucket;
+    bucket = &packet;
+    packet.newer = nullptr;
+    packet.older = newest_;
+    (newest_ == nullptr ? oldest_ : newest_->newer) = &packet;
+    newest_ = &packet;
+    ++size_;
+  }
 
   Packet*& Bucket(wire::TransactionId id) {
     Packet** buckets = heap_buckets_ ? heap_buckets_.get() : few_buckets_.data();

@@ -62,6 +62,7 @@ void Partition::OnGone() {
       dispatchers_[(number_ + index) % dispatchers_.size()]->RemoveInbox(*link_, index);
     }
   }
+  RefuseWaitingOpens();
   Apply(machine_.OnPeerGone());
 }
 
@@ -74,12 +75,32 @@ Partition::OfferedChannel* Partition::Find(wire::ChannelId id) {
 
 Result<void> Partition::Offer(const std::shared_ptr<ServerChannel>& channel) {
   if (gone_) return std::unexpected(Error::kNoBus);
+  channel::Channel& engine = channel->engine();
+  const auto vacant = FindVacant(channel->setup_.offer.key);
+  if (vacant && !channel->setup_.force_new) {
+    Occupy(*vacant, channel);
+    return {};
+  }
   // Our clients run in trust level 0; an offer to another one is seen by nobody.
   if (channel->setup_.target_vtl != 0) return {};
+  if (vacant) {
+    Apply(machine_.OnRevoke(*vacant));
+    channels_.erase(*vacant);
+  }
   auto outcome = machine_.OnOffer(channel->setup_.offer);
   if (!outcome) return std::unexpected(outcome.error());
   channel->id_ = outcome->channel;
-  channels_[outcome->channel].channel = channel;
+  OfferedChannel& offered = channels_[outcome->channel];
+  offered.channel = channel;
+  offered.key = channel->setup_.offer.key;
+  // No rings of the client's belong to it: only what had not been sent when it was saved is of use.
+  if (const auto restored = engine.restored()) {
+    if (restored->open || channel->setup_.force_new) {
+      engine.AbandonRestored();
+    } else {
+      engine.QueueRestored();
+    }
+  }
   Apply(std::move(outcome->actions));
   return {};
 }
@@ -89,15 +110,28 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
   const wire::ChannelId id = *channel.id_;
   switch (request) {
     case channel::BusRequest::kAcceptOpen:
+      if (std::exchange(channel.reattaching_, false)) return;  // the client knows nothing of it
       Apply(machine_.OnOpenResult(id, wire::kStatusSuccess));
       return;
     case channel::BusRequest::kRejectOpen:
       Detached(channel);
+      if (std::exchange(channel.reattaching_, false)) return Renew(id);
       Apply(machine_.OnOpenResult(id, wire::kStatusFailure));
       return;
     case channel::BusRequest::kSayClose:
       return;  // a client's
     case channel::BusRequest::kDetach: {
+      if (channel.engine().is_saved() && !gone_) {
+        // The client's rings stay as they are, for the channel that follows.
+        channel.rings_ = {};
+        channel.bell_.reset();
+        const auto gpadl = std::exchange(channel.ring_gpadl_, std::nullopt);
+        if (std::exchange(channel.ring_release_owed_, false)) {
+          Find(id)->gpadls.erase(*gpadl);
+          Apply(machine_.OnGpadlReleased(id, *gpadl));
+        }
+        return;
+      }
       const auto released = std::exchange(channel.ring_release_owed_, false)
                                 ? channel.ring_gpadl_
                                 : std::nullopt;
@@ -126,6 +160,7 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
         channel.EndDispatch();
         Detached(channel);
       }
+      if (channel.engine().is_saved() && !gone_) return Vacate(channel);
       Apply(machine_.OnRevoke(id));
       channel.id_.reset();
       channels_.erase(id);  // the caller keeps the channel
@@ -137,6 +172,7 @@ void Partition::Detached(ServerChannel& channel) {
   channel.rings_ = {};
   channel.bell_.reset();
   channel.ring_gpadl_.reset();
+  if (OfferedChannel* offered = channel.id_ ? Find(*channel.id_) : nullptr) offered->rings.reset();
 }
 
 // ---- What the machine wants.
@@ -168,9 +204,14 @@ void Partition::Do(bus::server::VersionAgreed& action) {
 void Partition::Do(bus::server::ConnectionReset&) {
   Log(LogLevel::kInfo, "partition %llu: the client resets its connection",
       static_cast<unsigned long long>(number_));
+  RefuseWaitingOpens();
 }
 
 void Partition::Do(bus::server::OpenChannel& action) {
+  if (OfferedChannel* offered = Find(action.channel); offered != nullptr && !offered->channel) {
+    offered->waiting_open = action;
+    return;
+  }
   const auto opened = TryOpen(action);
   if (opened) return;
   Log(LogLevel::kWarning,
@@ -184,36 +225,53 @@ void Partition::Do(bus::server::OpenChannel& action) {
 Result<void> Partition::TryOpen(const bus::server::OpenChannel& open) {
   OfferedChannel* const offered = Find(open.channel);
   if (offered == nullptr || gone_) return std::unexpected(Error::kChannelUnknown);
-  const auto gpadl = offered->gpadls.find(open.ring);
-  if (gpadl == offered->gpadls.end()) return std::unexpected(Error::kGpadlUnknown);
+  return Attach(open.channel, *offered,
+                {.gpadl = open.ring,
+                 .downstream_page = open.downstream_page,
+                 .target_vp = open.target_vp},
+                Attachment::kOpen);
+}
+
+Result<void> Partition::Attach(wire::ChannelId id, OfferedChannel& offered,
+                               const OfferedChannel::Rings& rings, Attachment attachment) {
+  const auto gpadl = offered.gpadls.find(rings.gpadl);
+  if (gpadl == offered.gpadls.end()) return std::unexpected(Error::kGpadlUnknown);
   // VMBus reference 1.1: one range of whole pages.
   const wire::GpaRangeList& ranges = gpadl->second;
   if (ranges.range_count() != 1 || ranges.range(0).byte_offset != 0 ||
       ranges.byte_count() % wire::kPageBytes != 0) {
     return std::unexpected(Error::kRingGeometry);
   }
-  auto rings = link_->MapRings(ranges.pages(), open.downstream_page);
-  if (!rings) return std::unexpected(rings.error());
-  auto bell = std::make_shared<SwitchedBell>(link_, open.channel);
-  if (auto target = bell->Switch(open.target_vp); !target) return target;
+  auto mapped = link_->MapRings(ranges.pages(), rings.downstream_page);
+  if (!mapped) return std::unexpected(mapped.error());
+  auto bell = std::make_shared<SwitchedBell>(link_, id);
+  if (auto target = bell->Switch(rings.target_vp); !target) return target;
 
-  ServerChannel& channel = *offered->channel;
-  auto attached =
-      channel.engine().AttachRings(*rings, channel::Channel::RingOrigin::kPeers, bell);
+  ServerChannel& channel = *offered.channel;
+  const channel::RingName name{.gpadl = Number(rings.gpadl),
+                               .downstream_page = rings.downstream_page};
+  auto attached = attachment == Attachment::kRestored
+                      ? channel.engine().AttachRestored(*mapped, bell, name)
+                      : channel.engine().AttachRings(
+                            *mapped, channel::Channel::RingOrigin::kPeers, bell, name);
   if (!attached) return attached;
-  channel.rings_ = std::move(*rings);
+  channel.rings_ = std::move(*mapped);
   channel.bell_ = std::move(bell);
-  channel.ring_gpadl_ = open.ring;
+  channel.ring_gpadl_ = rings.gpadl;
   channel.ring_release_owed_ = false;
-  const std::uint32_t inbox = Number(open.channel) % link_->bell_count();
-  channel.BeginDispatch(*dispatchers_[(number_ + inbox) % dispatchers_.size()], link_, inbox,
-                        open.channel);
+  channel.reattaching_ = attachment == Attachment::kRestored;
+  offered.rings = rings;
+  const std::uint32_t inbox = Number(id) % link_->bell_count();
+  channel.BeginDispatch(*dispatchers_[(number_ + inbox) % dispatchers_.size()], link_, inbox, id);
   channel.engine().OnOpen();
   return {};
 }
 
 void Partition::Do(bus::server::CloseChannel& action) {
-  if (OfferedChannel* offered = Find(action.channel)) offered->channel->engine().OnClose();
+  OfferedChannel* const offered = Find(action.channel);
+  if (offered == nullptr) return;
+  if (!offered->IsAttended()) return CloseUnattended(action.channel, *offered);
+  offered->channel->engine().OnClose();
 }
 
 void Partition::Do(bus::server::GpadlComplete& action) {
@@ -226,7 +284,7 @@ void Partition::Do(bus::server::GpadlComplete& action) {
 void Partition::Do(bus::server::ReleaseGpadl& action) {
   OfferedChannel* const offered = Find(action.channel);
   if (offered == nullptr) return;
-  if (offered->channel->ring_gpadl_ == action.gpadl) {
+  if (offered->IsAttended() && offered->channel->ring_gpadl_ == action.gpadl) {
     offered->channel->ring_release_owed_ = true;  // once the rings are not used any more
     return;
   }
@@ -237,9 +295,13 @@ void Partition::Do(bus::server::ReleaseGpadl& action) {
 void Partition::Do(bus::server::ModifyChannel& action) {
   OfferedChannel* const offered = Find(action.channel);
   if (offered == nullptr) return;
-  const auto switched = offered->channel->bell_ == nullptr
-                            ? Result<void>(std::unexpected(Error::kChannelState))
-                            : offered->channel->bell_->Switch(action.target_vp);
+  Result<void> switched = std::unexpected(Error::kChannelState);
+  if (offered->IsAttended()) {
+    switched = offered->channel->bell_->Switch(action.target_vp);
+  } else if (Number(action.target_vp) < link_->bell_count()) {
+    switched = {};
+  }
+  if (switched && offered->rings) offered->rings->target_vp = action.target_vp;
   Apply(machine_.OnModifyDone(action.channel,
                               switched ? wire::kStatusSuccess : wire::kStatusFailure));
 }

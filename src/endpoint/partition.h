@@ -7,6 +7,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "bus/server.h"
@@ -51,11 +52,27 @@ class Partition : public std::enable_shared_from_this<Partition> {
   // For its channels.
   [[nodiscard]] Result<void> Offer(const std::shared_ptr<ServerChannel>& channel);
   void CarryOut(ServerChannel& channel, channel::BusRequest request);
+  void OnRestored(ServerChannel& channel);
 
  private:
   struct OfferedChannel {
+    // Null while the offer is vacant: its channel was saved and disabled, and its successor has not
+    // come yet (partition_succession.cc). The client does not notice.
     std::shared_ptr<ServerChannel> channel;
+    bus::OfferKey key;
     std::map<wire::GpadlId, wire::GpaRangeList> gpadls;
+    // The rings that the client has open, as it opened them.
+    struct Rings {
+      wire::GpadlId gpadl{};
+      std::uint32_t downstream_page = 0;
+      wire::ProcessorIndex target_vp{};
+    };
+    std::optional<Rings> rings;
+    // An open that came while the offer was vacant, and waits.
+    std::optional<bus::server::OpenChannel> waiting_open;
+
+    // A channel uses the client's rings, and answers for them.
+    bool IsAttended() const { return channel != nullptr && channel->ring_gpadl_.has_value(); }
   };
 
   void OnReady();
@@ -80,6 +97,18 @@ class Partition : public std::enable_shared_from_this<Partition> {
   void Do(bus::Broken& action);
 
   Result<void> TryOpen(const bus::server::OpenChannel& open);
+  enum class Attachment : std::uint8_t { kOpen, kRestored };
+  Result<void> Attach(wire::ChannelId id, OfferedChannel& offered,
+                      const OfferedChannel::Rings& rings, Attachment attachment);
+
+  // Succession: offers whose channel was saved, and the channels that follow (partition_succession.cc).
+  std::optional<wire::ChannelId> FindVacant(const bus::OfferKey& key) const;
+  void Occupy(wire::ChannelId id, const std::shared_ptr<ServerChannel>& channel);
+  void Vacate(ServerChannel& channel);
+  void Reattach(wire::ChannelId id);
+  void Renew(wire::ChannelId id);
+  void CloseUnattended(wire::ChannelId id, OfferedChannel& offered);
+  void RefuseWaitingOpens();
   void Detached(ServerChannel& channel);
 
   BusThread& bus_;

@@ -24,6 +24,22 @@ Result<void> ServerChannel::Enable() {
   return offered;
 }
 
+channel::ChannelName ServerChannel::name() const {
+  return {.interface_type = setup_.offer.key.interface_type,
+          .instance = setup_.offer.key.instance,
+          .subchannel_index = setup_.offer.key.subchannel_index};
+}
+
+std::expected<channel::Channel::Restored, channel::SaveFailure> ServerChannel::Restore(
+    std::span<const std::byte> buffer) {
+  const auto restored = engine().Restore(name(), buffer);
+  if (restored && *restored == channel::Channel::Restored::kComplete &&
+      setup_.partition != nullptr && !engine().is_disabled()) {
+    setup_.partition->bus().Call([&] { setup_.partition->OnRestored(*this); });
+  }
+  return restored;
+}
+
 void ServerChannel::CarryOut(channel::BusRequest request) {
   if (request == channel::BusRequest::kRejectOpen || request == channel::BusRequest::kDetach) {
     EndDispatch();

@@ -22,6 +22,7 @@ class ServerChannel final : public ChannelEnd {
     bus::OfferParameters offer;
     bool has_offer = false;  // interface type and instance were set
     std::uint8_t target_vtl = 0;
+    bool force_new = false;  // never take a saved channel's place
     std::shared_ptr<Partition> partition;
   };
   Setup& setup() { return setup_; }
@@ -29,6 +30,12 @@ class ServerChannel final : public ChannelEnd {
   // kNotDisabled, kNotConfigured, kNoBus (the partition is gone), kOfferDuplicate,
   // kChannelIdsExhausted.
   [[nodiscard]] Result<void> Enable() override;
+
+  // What this channel is called in its saves.
+  channel::ChannelName name() const;
+  // As channel::Channel::Restore; an enabled channel that is complete then takes the client's rings.
+  [[nodiscard]] std::expected<channel::Channel::Restored, channel::SaveFailure> Restore(
+      std::span<const std::byte> buffer);
 
  private:
   friend class Partition;
@@ -40,6 +47,7 @@ class ServerChannel final : public ChannelEnd {
   std::optional<wire::ChannelId> id_;  // while offered
   std::optional<wire::GpadlId> ring_gpadl_;
   bool ring_release_owed_ = false;
+  bool reattaching_ = false;  // opening without the client's asking
   transport::RingMapping rings_;
   std::shared_ptr<SwitchedBell> bell_;
 };
