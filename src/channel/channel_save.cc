@@ -34,7 +34,8 @@ Result<void> Channel::BeginSave(const ChannelName& name) {
     saved_ = false;
   }
   mode_before_save_ = sender_.mode();
-  SetSenderMode(Sender::Mode::kFrozen);
+  // Without rings nothing moves anyway.
+  if (begin.open) SetSenderMode(Sender::Mode::kFrozen);
   const IncomingPacket* deferred = nullptr;
   if (begin.open) {
     begin.failed = receiver_.has_failed();

@@ -201,6 +201,14 @@ class RecordingHandler : public Handler {
     Note("Batch " + std::to_string(packets));
     if (on_batch) on_batch();
   }
+  std::int32_t OnSavePacket(Packet& packet, std::span<std::byte> buffer,
+                            std::uint32_t& needed) override {
+    return on_save ? on_save(packet, buffer, needed) : 0;
+  }
+  std::int32_t OnRestorePacket(std::span<const std::byte> library,
+                               std::span<const std::byte> driver) override {
+    return on_restore ? on_restore(library, driver) : -1;
+  }
   void OnPacketDone(Packet& packet, Outcome outcome, std::span<std::byte> reply) override {
     const auto* name = static_cast<const char*>(packet.pointer);
     Note(std::string("Done ") + (name == nullptr ? "?" : name) + " " + NameOf(outcome) +
@@ -223,6 +231,8 @@ class RecordingHandler : public Handler {
   std::function<void(IncomingPacket&)> on_packet;
   std::function<void()> on_batch;
   std::function<void(Packet&)> on_done;
+  std::function<std::int32_t(Packet&, std::span<std::byte>, std::uint32_t&)> on_save;
+  std::function<std::int32_t(std::span<const std::byte>, std::span<const std::byte>)> on_restore;
   std::vector<IncomingPacket*> held;  // delivered, without on_packet
 
  private:
