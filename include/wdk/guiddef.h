@@ -1,0 +1,2 @@
+/* The name under which driver sources include GUIDs. */
+#include <kmcl/nt.h>

@@ -1,0 +1,2 @@
+/* The name under which driver sources include the annotations. */
+#include <kmcl/nt.h>

@@ -1,0 +1,2 @@
+/* The name under which driver sources include the framework. */
+#include <kmcl/wdk/wdf.h>
