@@ -54,9 +54,10 @@ Result<ClientActions> Client::OnUnload() {
 }
 
 Result<Client::GpadlOutcome> Client::OnCreateGpadl(wire::ChannelId channel,
-                                                   const wire::GpaRangeList& ranges) {
+                                                   const wire::GpaRangeList& ranges,
+                                                   GpadlAccess access) {
   Event event(*this);
-  const Result<wire::GpadlId> gpadl = event.OnCreateGpadl(channel, ranges);
+  const Result<wire::GpadlId> gpadl = event.OnCreateGpadl(channel, ranges, access);
   if (!gpadl) return std::unexpected(gpadl.error());
   return GpadlOutcome{*gpadl, event.TakeActions()};
 }

@@ -43,6 +43,9 @@ struct OpenRequest {
   wire::UserDefined user_data{};
 };
 
+// What we say that the server may do with a GPADL. It can do everything.
+enum class GpadlAccess : bool { kReadWrite, kReadOnly };
+
 class Client {
  public:
   Client() = default;
@@ -86,10 +89,11 @@ class Client {
   };
   // Describes memory of ours to the server. The memory is the server's to use until GpadlTornDown,
   // a failing GpadlResult, a rescind, or the end of the connection.
-  //   kGpadlTooLarge      beyond what the protocol can describe (8,190 pages)
+  //   kGpadlTooLarge      more than 2 GiB, or more than 8,190 pages and not in one range
   //   kGpaRangeMalformed  not a list of ranges that a server would accept
   [[nodiscard]] Result<GpadlOutcome> OnCreateGpadl(wire::ChannelId channel,
-                                                   const wire::GpaRangeList& ranges);
+                                                   const wire::GpaRangeList& ranges,
+                                                   GpadlAccess access = GpadlAccess::kReadWrite);
   // Asks for memory back. On a rescinded channel that is done at once.
   //   kGpadlState  being torn down already, or the ring of an open channel
   [[nodiscard]] Result<ClientActions> OnTeardownGpadl(wire::ChannelId channel, wire::GpadlId gpadl);

@@ -33,7 +33,8 @@ class Client::Event {
   Result<void> OnConnect(const ClientOptions& options);
   Result<void> OnReconnect();
   Result<void> OnUnload();
-  Result<wire::GpadlId> OnCreateGpadl(wire::ChannelId id, const wire::GpaRangeList& ranges);
+  Result<wire::GpadlId> OnCreateGpadl(wire::ChannelId id, const wire::GpaRangeList& ranges,
+                                      GpadlAccess access);
   Result<void> OnTeardownGpadl(wire::ChannelId id, wire::GpadlId gpadl_id);
   Result<void> OnOpen(wire::ChannelId id, const OpenRequest& request);
   Result<void> OnClose(wire::ChannelId id);

@@ -7,19 +7,24 @@ namespace kmcl::bus {
 using namespace client::channel_state;
 
 Result<wire::GpadlId> Client::Event::OnCreateGpadl(wire::ChannelId id,
-                                                   const wire::GpaRangeList& ranges) {
+                                                   const wire::GpaRangeList& ranges,
+                                                   GpadlAccess access) {
   const auto found = Find(id);
   if (!found) return std::unexpected(found.error());
   client::Channel& channel = (*found)->second;
   if (client::IsRescinded(channel.state)) return std::unexpected(Error::kChannelState);
 
+  const std::uint32_t bit = access == GpadlAccess::kReadOnly ? wire::kReadOnlyGpadlBit : 0;
   std::uint32_t number = client_.next_gpadl_;
-  while (number == 0 || client_.gpadl_owners_.contains(wire::GpadlId{number})) ++number;
-  const wire::GpadlId gpadl_id{number};
+  const auto is_taken = [&] {
+    return number == 0 || client_.gpadl_owners_.contains(wire::GpadlId{number | bit});
+  };
+  while (is_taken()) number = (number + 1) & ~wire::kReadOnlyGpadlBit;
+  const wire::GpadlId gpadl_id{number | bit};
   const auto messages = wire::FragmentGpadl(id, gpadl_id, ranges);
   if (!messages) return std::unexpected(messages.error());
 
-  client_.next_gpadl_ = number + 1;
+  client_.next_gpadl_ = (number + 1) & ~wire::kReadOnlyGpadlBit;
   channel.gpadls.emplace(gpadl_id, client::GpadlState::kCreating);
   client_.gpadl_owners_.emplace(gpadl_id, id);
   Send(messages->header);

@@ -98,7 +98,7 @@ TEST(ClientOffer, HasAnIdThatTheVersionAllows) {
 }
 
 TEST(ClientGpadl, IsFragmentedAsTheProtocolWants) {
-  for (const std::uint32_t pages : {1u, 26u, 27u, 54u, 55u, 8190u}) {
+  for (const std::uint32_t pages : {1u, 26u, 27u, 54u, 55u, 8190u, 8191u, 524288u}) {
     ClientHarness h;
     h.Connect();
     h.TellOffer(kChannel, Device(1));
@@ -108,7 +108,7 @@ TEST(ClientGpadl, IsFragmentedAsTheProtocolWants) {
     ASSERT_EQ(messages.size(), 1 + (pages <= 26 ? 0 : (pages - 26 + 27) / 28)) << pages;
     const auto& header = std::get<wire::GpadlHeader>(messages[0]);
     EXPECT_EQ(header.gpadl_id, outcome->gpadl);
-    EXPECT_EQ(header.range_list_bytes, 8 * (pages + 1));
+    EXPECT_EQ(header.range_list_bytes, 8 * (pages + 1) % 65536);
     EXPECT_EQ(header.range_count, 1);
   }
 }
@@ -118,9 +118,24 @@ TEST(ClientGpadl, BeyondTheProtocolIsTheCallersFault) {
   h.Connect();
   h.TellOffer(kChannel, Device(1));
   const Client before = h.client;
-  EXPECT_EQ(h.client.OnCreateGpadl(kChannel, Pages(8191)).error(), Error::kGpadlTooLarge);
+  EXPECT_EQ(h.client.OnCreateGpadl(kChannel, Pages(524289)).error(), Error::kGpadlTooLarge);
   EXPECT_EQ(h.client.OnCreateGpadl(kChannel, {}).error(), Error::kGpaRangeMalformed);
   EXPECT_TRUE(h.client == before);
+}
+
+TEST(ClientGpadl, SaysInItsIdWhetherItIsOnlyToBeRead) {
+  ClientHarness h;
+  h.Connect();
+  h.TellOffer(kChannel, Device(1));
+  const auto read_only = h.client.OnCreateGpadl(kChannel, Pages(1), GpadlAccess::kReadOnly);
+  ASSERT_TRUE(read_only.has_value());
+  EXPECT_TRUE(wire::IsReadOnly(read_only->gpadl));
+  const auto writable = h.client.OnCreateGpadl(kChannel, Pages(1));
+  ASSERT_TRUE(writable.has_value());
+  EXPECT_FALSE(wire::IsReadOnly(writable->gpadl));
+  EXPECT_NE(std::to_underlying(writable->gpadl),
+            std::to_underlying(read_only->gpadl) & ~wire::kReadOnlyGpadlBit);
+  h.client.CheckInvariants();
 }
 
 TEST(ClientGpadl, NeverHasTheIdOfAnother) {

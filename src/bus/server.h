@@ -24,9 +24,11 @@ namespace kmcl::bus {
 struct ServerLimits {
   std::uint32_t channels = wire::kMaximumChannelId;  // offers at a time, revoked ones included
   std::uint32_t gpadls_per_channel = 1024;
-  std::uint32_t gpadls = 32'768;         // of all channels; bounds our records of them
-  std::uint64_t gpadl_pages = 1u << 20;  // of all channels; 4 GiB
-  std::uint32_t incomplete_gpadls = 64;  // of all channels; each may hold 64 KiB of ours
+  std::uint32_t gpadls = 32'768;  // of all channels; bounds our records of them
+  // Of all channels; 4 GiB. Counted from the header on, so that lists which are still arriving hold
+  // no more of ours than 16 bytes for each.
+  std::uint64_t gpadl_pages = 1u << 20;
+  std::uint32_t incomplete_gpadls = 64;  // of all channels
   wire::Version newest = wire::Version::kCopper;
   wire::Version oldest = wire::Version::kV1;
   // Granted to a client that wants them. Never granted, whatever stands here: server-specified

@@ -20,10 +20,27 @@ class ServerGpadl : public ::testing::Test {
   ServerHarness h;
 };
 
+wire::GpadlHeader Header(std::uint16_t range_count, std::uint16_t list_bytes,
+                         std::initializer_list<std::uint64_t> words) {
+  wire::GpadlHeader header;
+  header.channel_id = kChannel;
+  header.gpadl_id = kRing;
+  header.range_count = range_count;
+  header.range_list_bytes = list_bytes;
+  header.range_bytes_size = static_cast<std::uint16_t>(words.size() * 8);
+  std::ranges::copy(std::as_bytes(std::span(words.begin(), words.size())),
+                    header.range_bytes.begin());
+  return header;
+}
+
+constexpr std::uint64_t Range(std::uint32_t byte_count, std::uint32_t byte_offset) {
+  return std::uint64_t{byte_offset} << 32 | byte_count;
+}
+
 TEST_F(ServerGpadl, ArrivesWholeAtEverySize) {
   // Around what one header, and header and bodies, can carry; and the most there can be.
-  for (const std::uint32_t pages :
-       {1u, 2u, 25u, 26u, 27u, 53u, 54u, 55u, 82u, 83u, 1000u, 8189u, 8190u}) {
+  for (const std::uint32_t pages : {1u, 2u, 25u, 26u, 27u, 53u, 54u, 55u, 82u, 83u, 1000u, 8189u,
+                                    8190u, 8191u, 8192u, 20000u}) {
     const wire::GpadlId id{pages};
     const auto messages = wire::FragmentGpadl(kChannel, id, Pages(pages)).value();
     const std::size_t expected_bodies = pages <= 26 ? 0 : (pages - 26 + 27) / 28;
@@ -35,6 +52,26 @@ TEST_F(ServerGpadl, ArrivesWholeAtEverySize) {
     EXPECT_EQ(complete.ranges, Pages(pages));
     h.server.CheckInvariants();
   }
+}
+
+TEST_F(ServerGpadl, DescribesTwoGibibytesAsWell) {
+  constexpr std::uint32_t kPages = 524'288;
+  const ServerActions actions = h.TellGpadl(kChannel, kRing, kPages);
+  ASSERT_EQ(Describe(actions), "[gpadl]");
+  EXPECT_EQ(First<server::GpadlComplete>(actions).ranges, Pages(kPages));
+  EXPECT_EQ(ServerTestPeer::gpadl_pages(h.server), kPages);
+  h.server.CheckInvariants();
+}
+
+TEST_F(ServerGpadl, IsRefusedIfItsTrueLengthIsBeyondTheLimit) {
+  // What the header says would fit; what its range says would not.
+  ServerHarness small({.gpadl_pages = 10'000});
+  small.Connect();
+  small.Offer(Device(1));
+  EXPECT_EQ(Describe(small.Tell(Header(1, 32768, {Range(12287 * 4096, 0), 1}))),
+            "GpadlCreated fail; refused LimitExceeded");
+  EXPECT_EQ(ServerTestPeer::gpadl_pages(small.server), 0u);
+  EXPECT_EQ(Describe(small.TellGpadl(kChannel, kRing, 9'000)), "[gpadl]");
 }
 
 TEST_F(ServerGpadl, MayInterleaveItsBodiesWithOthers) {
@@ -81,23 +118,6 @@ TEST_F(ServerGpadl, MayNotShareTheIdOfAnIncompleteOne) {
   EXPECT_EQ(Describe(h.Tell(messages.bodies[0])), "[gpadl]");
 }
 
-wire::GpadlHeader Header(std::uint16_t range_count, std::uint16_t list_bytes,
-                         std::initializer_list<std::uint64_t> words) {
-  wire::GpadlHeader header;
-  header.channel_id = kChannel;
-  header.gpadl_id = kRing;
-  header.range_count = range_count;
-  header.range_list_bytes = list_bytes;
-  header.range_bytes_size = static_cast<std::uint16_t>(words.size() * 8);
-  std::ranges::copy(std::as_bytes(std::span(words.begin(), words.size())),
-                    header.range_bytes.begin());
-  return header;
-}
-
-constexpr std::uint64_t Range(std::uint32_t byte_count, std::uint32_t byte_offset) {
-  return std::uint64_t{byte_offset} << 32 | byte_count;
-}
-
 TEST_F(ServerGpadl, IsRefusedIfItsListMakesNoSense) {
   const wire::GpadlHeader hostile[] = {
       Header(0, 16, {Range(4096, 0), 1}),               // no range
@@ -111,6 +131,7 @@ TEST_F(ServerGpadl, IsRefusedIfItsListMakesNoSense) {
       Header(1, 16, {Range(1, 4096), 1}),               // an offset beyond the page
       Header(1, 16, {Range(0xFFFFFFFF, 0xFFF), 1}),     // an end beyond 32 bits
       Header(0xFFFF, 0xFFF8, {Range(4096, 0), 1}),      // more ranges than words
+      Header(2, 0, {Range(8191 * 4096, 0), 1}),         // only one range may be so long
   };
   for (const wire::GpadlHeader& header : hostile) {
     EXPECT_EQ(Describe(h.Tell(header)), "GpadlCreated fail; refused GpaRangeMalformed");

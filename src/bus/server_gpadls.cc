@@ -18,8 +18,9 @@ bool IsRevoked(const server::Channel& channel) {
 // How many page numbers a header announces: every word that is not a range's own. 0 if it announces
 // less than a page for each range, or something that is not words.
 std::uint32_t AnnouncedPages(const wire::GpadlHeader& header) {
-  const std::uint32_t words = header.range_list_bytes / 8u;
-  if (header.range_list_bytes % 8 != 0 || header.range_count == 0) return 0;
+  const std::size_t list_bytes = wire::RangeListBytes(header);
+  const auto words = static_cast<std::uint32_t>(list_bytes / 8);
+  if (list_bytes % 8 != 0 || header.range_count == 0) return 0;
   const std::uint32_t pages = words > header.range_count ? words - header.range_count : 0;
   return pages >= header.range_count ? pages : 0;
 }
@@ -44,7 +45,7 @@ Result<void> Server::Event::CheckHeader(const server::Channel& channel,
   }
   const std::uint32_t pages = AnnouncedPages(message);
   if (pages == 0) return std::unexpected(Error::kGpaRangeMalformed);
-  const bool is_complete = message.range_bytes_size >= message.range_list_bytes;
+  const bool is_complete = message.range_bytes_size >= wire::RangeListBytes(message);
   if (channel.gpadls.size() >= limits.gpadls_per_channel || server_.gpadl_count_ >= limits.gpadls ||
       server_.gpadl_pages_ > limits.gpadl_pages ||
       limits.gpadl_pages - server_.gpadl_pages_ < pages ||
@@ -67,7 +68,7 @@ void Server::Event::On(const wire::GpadlHeader& message) {
   const std::uint32_t pages = AnnouncedPages(message);
   const auto [gpadl, inserted] = channel->second.gpadls.emplace(
       message.gpadl_id,
-      server::Gpadl{pages, Receiving{message.range_count, message.range_list_bytes, {}}});
+      server::Gpadl{pages, Receiving{message.range_count, wire::RangeListBytes(message), {}}});
   KMCL_CHECK(inserted);
   server_.gpadl_pages_ += pages;
   ++server_.gpadl_count_;
@@ -77,7 +78,7 @@ void Server::Event::On(const wire::GpadlHeader& message) {
 
 void Server::Event::On(const wire::GpadlBody& message) {
   const auto owner = server_.incomplete_.find(message.gpadl_id);
-  // Linux posts header and bodies without waiting, so a refused header is followed by up to 292 of
+  // Linux posts header and bodies without waiting, so a refused header is followed by all of
   // these; they say nothing about the client.
   if (owner == server_.incomplete_.end()) return RefuseCrossing(Error::kGpadlUnknown);
   const wire::ChannelId id = owner->second;

@@ -147,7 +147,7 @@ Result<std::unique_ptr<ClientLink>> DialLocal(const std::string& name, const Dia
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sockets) != 0) {
     return std::unexpected(FromErrno("socketpair"));
   }
-  MessageSocket client_socket{Descriptor(sockets[0])};
+  MessageSocket client_socket{Descriptor(sockets[0]), kMaximumUnsentOfClient};
   MessageSocket server_socket{Descriptor(sockets[1])};
 
   Result<PartitionMemory> memory =

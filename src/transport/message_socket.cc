@@ -26,7 +26,7 @@ Result<void> MessageSocket::Send(std::span<const std::byte> message) {
     const Result<void> sent = SendNow(message);
     if (sent || sent.error() != Error::kWouldBlock) return sent;
   }
-  if (unsent_.size() >= kMaximumUnsentMessages) {
+  if (unsent_.size() >= maximum_unsent_) {
     Break("it does not read its messages");
     return std::unexpected(Error::kPeerGone);
   }

@@ -15,10 +15,13 @@ namespace kmcl::transport {
 
 // A peer that reads nothing for so long is broken: every channel there can be, several times over.
 inline constexpr std::size_t kMaximumUnsentMessages = 16384;
+// A client describes 2 GiB of its memory in 18,725 messages, in one go.
+inline constexpr std::size_t kMaximumUnsentOfClient = 65536;
 
 class MessageSocket {
  public:
-  explicit MessageSocket(Descriptor socket) : socket_(std::move(socket)) {}
+  explicit MessageSocket(Descriptor socket, std::size_t maximum_unsent = kMaximumUnsentMessages)
+      : socket_(std::move(socket)), maximum_unsent_(maximum_unsent) {}
 
   // As in Link. kMessageTooShort and kMessageTooLong are the caller's fault and change nothing.
   [[nodiscard]] Result<void> Send(std::span<const std::byte> message);
@@ -42,6 +45,7 @@ class MessageSocket {
   Result<void> SendNow(std::span<const std::byte> message);
 
   Descriptor socket_;
+  std::size_t maximum_unsent_;
   std::deque<Message> unsent_;
   bool peer_reads_ = true;  // false once a send failed; what the peer sent before may still be read
   bool broken_ = false;     // final, for both directions

@@ -182,7 +182,7 @@ Result<std::unique_ptr<ClientLink>> DialShm(const std::string& path, const DialO
 
   RefuseDescriptors(socket->get());
   return std::make_unique<ReadyClientLink>(
-      MessageSocket(*std::move(socket)), *std::move(memory),
+      MessageSocket(*std::move(socket), kMaximumUnsentOfClient), *std::move(memory),
       Bells(Side::kClient, Peer::kTrusted, *std::move(pages), *std::move(bells)));
 }
 

@@ -143,7 +143,8 @@ Result<std::size_t> EncodeGpaRange(std::uint32_t byte_count, std::uint32_t byte_
 Result<GpadlMessages> FragmentGpadl(ChannelId channel_id, GpadlId gpadl_id,
                                     const GpaRangeList& ranges) {
   if (ranges.empty()) return std::unexpected(Error::kGpaRangeMalformed);
-  if (ranges.encoded_bytes() > kMaximumGpadlRangeListBytes) {
+  const bool is_large = ranges.encoded_bytes() > kMaximumGpadlRangeListBytes;
+  if (is_large && (ranges.range_count() != 1 || ranges.byte_count() > kMaximumGpadlBytes)) {
     return std::unexpected(Error::kGpadlTooLarge);
   }
   const std::vector<std::byte> encoded = ranges.Encode();
@@ -160,7 +161,7 @@ Result<GpadlMessages> FragmentGpadl(ChannelId channel_id, GpadlId gpadl_id,
   GpadlMessages messages;
   messages.header.channel_id = channel_id;
   messages.header.gpadl_id = gpadl_id;
-  messages.header.range_list_bytes = static_cast<std::uint16_t>(encoded.size());
+  messages.header.range_list_bytes = static_cast<std::uint16_t>(encoded.size());  // modulo 2^16
   messages.header.range_count = static_cast<std::uint16_t>(ranges.range_count());
   fill(messages.header);
   messages.bodies.reserve((rest.size() + kGpadlBodyRangeBytes - 1) / kGpadlBodyRangeBytes);
@@ -170,6 +171,18 @@ Result<GpadlMessages> FragmentGpadl(ChannelId channel_id, GpadlId gpadl_id,
     fill(body);
   }
   return messages;
+}
+
+std::size_t RangeListBytes(const GpadlHeader& header) {
+  const std::size_t said = header.range_list_bytes;
+  GpaRangeHeader first;
+  if (header.range_count != 1 || header.range_bytes_size < sizeof first) return said;
+  std::memcpy(&first, header.range_bytes.data(), sizeof first);
+  const auto pages = GpaRangePageCount(first.byte_count, first.byte_offset);
+  if (!pages) return said;
+  const std::size_t needed = sizeof first + std::size_t{*pages} * sizeof(PageNumber);
+  const bool overflows = needed > kMaximumGpadlRangeListBytes;
+  return overflows && static_cast<std::uint16_t>(needed) == header.range_list_bytes ? needed : said;
 }
 
 }  // namespace kmcl::wire

@@ -22,9 +22,12 @@ namespace kmcl::wire {
 
 // range_list_bytes is a u16 and counts words.
 inline constexpr std::size_t kMaximumGpadlRangeListBytes = 65528;
-// So a GPADL of one range describes at most so many pages.
-inline constexpr std::size_t kMaximumGpadlPages = (kMaximumGpadlRangeListBytes - 8) / 8;
-static_assert(kMaximumGpadlPages == 8190);
+// So a GPADL of one range whose length the header can say describes at most so many pages.
+inline constexpr std::size_t kMaximumSaidGpadlPages = (kMaximumGpadlRangeListBytes - 8) / 8;
+static_assert(kMaximumSaidGpadlPages == 8190);
+// We describe no more than this, and only in one range where it is more than that: the header then
+// carries the list's length modulo 2^16, and the receiver computes it from the range.
+inline constexpr std::uint64_t kMaximumGpadlBytes = std::uint64_t{2} << 30;
 // And the shortest range takes its header and one page number.
 inline constexpr std::size_t kMinimumGpaRangeBytes = 16;
 
@@ -167,8 +170,14 @@ struct GpadlMessages {
 };
 
 //   kGpaRangeMalformed  the list is empty
-//   kGpadlTooLarge      the list is longer than kMaximumGpadlRangeListBytes
+//   kGpadlTooLarge      the list is longer than kMaximumGpadlRangeListBytes, and has more than one
+//                       range or describes more than kMaximumGpadlBytes
 [[nodiscard]] Result<GpadlMessages> FragmentGpadl(ChannelId channel_id, GpadlId gpadl_id,
                                                   const GpaRangeList& ranges);
+
+// How long the range list is that a header begins. That is what it says, unless its one range needs
+// more than 16 bits can say and the header says the rest of it modulo 2^16. (So do our clients, and
+// senders that do not see the field overflow.)
+[[nodiscard]] std::size_t RangeListBytes(const GpadlHeader& header);
 
 }  // namespace kmcl::wire

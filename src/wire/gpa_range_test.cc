@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 
 #include "wire/message_codec.h"
@@ -245,12 +246,57 @@ TEST(FragmentGpadl, CanBePutTogetherAgain) {
               Result<GpaRangeList>(list));
 }
 
+TEST(FragmentGpadl, SaysTheLengthOfOneLargeRangeModulo65536) {
+  for (const std::uint32_t pages : {8191u, 8192u, 16383u, 300000u, 524288u}) {
+    SCOPED_TRACE(pages);
+    const auto list = GpaRangeList::OfPages(PageNumber{7}, pages).value();
+    const auto messages = FragmentGpadl(ChannelId{1}, GpadlId{1}, list);
+    ASSERT_TRUE(messages);
+    EXPECT_EQ(messages->header.range_list_bytes, 8 * (1 + pages) % 65536);
+    EXPECT_EQ(RangeListBytes(messages->header), 8u * (1 + pages));
+    std::size_t carried = messages->header.ranges().size();
+    for (const GpadlBody& body : messages->bodies) carried += body.ranges().size();
+    EXPECT_EQ(carried, 8u * (1 + pages));
+  }
+}
+
 TEST(FragmentGpadl, RefusesWhatTheLengthFieldCannotSay) {
-  const auto too_large = GpaRangeList::OfPages(PageNumber{0}, 8191);
+  GpaRangeList two_ranges = GpaRangeList::OfPages(PageNumber{0}, 8190).value();
+  EXPECT_EQ(RangeListBytes(FragmentGpadl(ChannelId{1}, GpadlId{1}, two_ranges)->header), 65528u);
+  ASSERT_TRUE(two_ranges.Append(1, 0, Pages({1})));
+  EXPECT_EQ(FragmentGpadl(ChannelId{1}, GpadlId{1}, two_ranges).error(), Error::kGpadlTooLarge);
+  const auto too_large = GpaRangeList::OfPages(PageNumber{0}, 524289);
   ASSERT_TRUE(too_large);
   EXPECT_EQ(FragmentGpadl(ChannelId{1}, GpadlId{1}, *too_large).error(), Error::kGpadlTooLarge);
   EXPECT_EQ(FragmentGpadl(ChannelId{1}, GpadlId{1}, GpaRangeList()).error(),
             Error::kGpaRangeMalformed);
+}
+
+TEST(RangeListBytes, BelievesTheHeaderUnlessItOverflows) {
+  GpadlHeader header;
+  const auto set = [&](std::uint32_t byte_count, std::uint32_t byte_offset, std::uint16_t said) {
+    const GpaRangeHeader range{.byte_count = byte_count, .byte_offset = byte_offset};
+    std::memcpy(header.range_bytes.data(), &range, sizeof range);
+    header.range_bytes_size = 216;
+    header.range_count = 1;
+    header.range_list_bytes = said;
+    return RangeListBytes(header);
+  };
+  EXPECT_EQ(set(4096, 0, 16), 16u);
+  EXPECT_EQ(set(4096, 0, 8), 8u) << "too short, and no overflow explains it";
+  EXPECT_EQ(set(4096, 0, 24), 24u) << "more than the range needs";
+  EXPECT_EQ(set(8191 * 4096, 0, 0), 65536u);
+  EXPECT_EQ(set(8191 * 4096, 0, 65528), 65528u) << "not the length modulo 65536";
+  EXPECT_EQ(set(8192 * 4096, 0, 8), 65544u);
+  EXPECT_EQ(set(8191 * 4096, 1, 8), 65544u) << "the offset costs a page";
+  EXPECT_EQ(set(0, 0, 16), 16u);
+  EXPECT_EQ(set(8191 * 4096, 4096, 0), 0u) << "an offset beyond the page";
+  EXPECT_EQ(set(0xFFFFF000, 0, 0), 8u * 1048576) << "the most that a range can say";
+  header.range_count = 2;
+  EXPECT_EQ(RangeListBytes(header), 0u);
+  header.range_count = 1;
+  header.range_bytes_size = 0;
+  EXPECT_EQ(RangeListBytes(header), 0u);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 #include "wire/message_type.h"
 
@@ -18,6 +19,11 @@ inline constexpr std::size_t kGpadlBodyRangeBytes = 224;    // 240 - 16: 28 word
 static_assert(kGpadlHeaderRangeBytes / 8 - 1 == 26);
 static_assert(kGpadlBodyRangeBytes / 8 == 28);
 
+// The protocol cannot say that memory is only to be read. The client chooses the ids, and ours set
+// this bit in those of such GPADLs.
+inline constexpr std::uint32_t kReadOnlyGpadlBit = 0x80000000;
+constexpr bool IsReadOnly(GpadlId id) { return (std::to_underlying(id) & kReadOnlyGpadlBit) != 0; }
+
 // 8, client: here is memory of mine, and the first part of its range list.
 struct GpadlHeader {
   static constexpr MessageType kType = MessageType::kGpadlHeader;
@@ -26,7 +32,8 @@ struct GpadlHeader {
 
   ChannelId channel_id{};
   GpadlId gpadl_id{};
-  std::uint16_t range_list_bytes = 0;  // of header and bodies together ("range_buflen")
+  // Of header and bodies together ("range_buflen"), or that modulo 2^16: see RangeListBytes.
+  std::uint16_t range_list_bytes = 0;
   std::uint16_t range_count = 0;
   // What this message brought: a private copy, rounded down to words. It may be longer than
   // range_list_bytes; the tail then means nothing. The length is not on the wire.
