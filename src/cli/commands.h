@@ -24,6 +24,7 @@ void AddCommonOptions(CLI::App& app, CommonOptions& options);
 void AddServe(CLI::App& app, Command& chosen);
 void AddList(CLI::App& app, Command& chosen);
 void AddPing(CLI::App& app, Command& chosen);
+void AddCat(CLI::App& app, Command& chosen);
 void AddCopy(CLI::App& app, Command& chosen);
 void AddPerf(CLI::App& app, Command& chosen);
 void AddGenerate(CLI::App& app, Command& chosen);

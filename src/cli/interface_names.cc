@@ -2,11 +2,18 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
+#include <cstdint>
+
 #include "devices/echo_protocol.h"
 #include "devices/file_protocol.h"
 
 namespace kmcl::cli {
 namespace {
+
+// Of vmbus cat.
+constexpr GUID kCatInterface = {
+    0x5d1ea42c, 0x7c0b, 0x4a39, {0x9a, 0x51, 0x0e, 0x6f, 0x84, 0xd2, 0xb7, 0x13}};
 
 struct KnownInterface {
   GUID type;
@@ -17,6 +24,7 @@ struct KnownInterface {
 constexpr KnownInterface kKnownInterfaces[] = {
     {devices::kEchoInterface, "echo"},
     {devices::kFileInterface, "file"},
+    {kCatInterface, "cat"},
     {{0x57164f39, 0x9115, 0x4e78, {0xab, 0x55, 0x38, 0x2f, 0x3b, 0xd5, 0x42, 0x2d}}, "Heartbeat"},
     {{0x9527e630, 0xd0ae, 0x497b, {0xad, 0xce, 0xe8, 0x0a, 0xb0, 0x17, 0x5c, 0xaf}}, "Timesync"},
     {{0x0e0b6031, 0x5213, 0x4934, {0x81, 0x8b, 0x38, 0xd9, 0x0c, 0xed, 0x39, 0xdb}}, "Shutdown"},
@@ -68,6 +76,37 @@ std::string InterfaceName(const GUID& interface_type) {
     return fmt::format("vsock port {}", interface_type.Data1);
   }
   return "unknown";
+}
+
+std::optional<GUID> GuidFromText(std::string_view text) {
+  constexpr std::string_view kShape = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh";
+  if (text.size() != kShape.size()) return std::nullopt;
+  std::uint8_t digits[32];
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (kShape[i] == '-') {
+      if (text[i] != '-') return std::nullopt;
+      continue;
+    }
+    const auto parsed = std::from_chars(&text[i], &text[i] + 1, digits[count], 16);
+    if (parsed.ec != std::errc()) return std::nullopt;
+    ++count;
+  }
+  const auto number = [&](std::size_t first, std::size_t length) {
+    std::uint32_t value = 0;
+    for (std::size_t i = first; i < first + length; ++i) value = value << 4 | digits[i];
+    return value;
+  };
+  GUID guid{number(0, 8), static_cast<USHORT>(number(8, 4)), static_cast<USHORT>(number(12, 4)), {}};
+  for (std::size_t i = 0; i < 8; ++i) guid.Data4[i] = static_cast<UCHAR>(number(16 + 2 * i, 2));
+  return guid;
+}
+
+std::optional<GUID> InterfaceFromText(std::string_view text) {
+  for (const KnownInterface& known : kKnownInterfaces) {
+    if (text == known.name) return known.type;
+  }
+  return GuidFromText(text);
 }
 
 }  // namespace kmcl::cli

@@ -3,7 +3,9 @@
 
 #include <kmcl/nt.h>
 
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace kmcl::cli {
 
@@ -12,5 +14,11 @@ std::string GuidText(const GUID& guid);
 
 // "echo", "Synthetic NIC", ...; "unknown" for a type that nobody told us of.
 std::string InterfaceName(const GUID& interface_type);
+
+// What GuidText writes, in either case; nothing else.
+std::optional<GUID> GuidFromText(std::string_view text);
+
+// A known name, or a GUID.
+std::optional<GUID> InterfaceFromText(std::string_view text);
 
 }  // namespace kmcl::cli

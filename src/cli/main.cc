@@ -37,6 +37,7 @@ int Run(int argc, char** argv) {
   AddList(app, chosen);
   AddPing(app, chosen);
   AddCopy(app, chosen);
+  AddCat(app, chosen);
   AddPerf(app, chosen);
   AddGenerate(app, chosen);
   try {

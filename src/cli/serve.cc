@@ -15,6 +15,7 @@
 #include "cli/main_wait.h"
 #include "cli/outcome.h"
 #include "cli/output.h"
+#include "cli/serving.h"
 #include "devices/echo.h"
 #include "devices/file.h"
 
@@ -202,31 +203,14 @@ std::string Partitions::Description() const {
   return text;
 }
 
-// For whoever started us: a line with the address, then the end of the file.
-void TellReady(const ServeOptions& options) {
+// For people, too.
+void SayReady(const ServeOptions& options) {
   const std::string line = fmt::format("ready {}\n", options.common.bus);
-  if (options.ready_descriptor >= 0) {
-    (void)!write(options.ready_descriptor, line.data(), line.size());
-    close(options.ready_descriptor);
-  }
+  TellReady(options.common.bus, options.ready_descriptor);
   if (options.common.json.text()) {
     Print(line);
   } else {
     PrintError(line);  // standard output is for the object
-  }
-}
-
-Failure WhyNotServing(const std::string& address, NTSTATUS status) {
-  switch (status) {
-    case STATUS_INVALID_PARAMETER_1:
-      return {kExitUsage, fmt::format("\"{}\" is not an address: write unix:PATH", address),
-              status};
-    case STATUS_OBJECT_NAME_COLLISION:
-      return {kExitFailure, fmt::format("{} is served already", address), status};
-    case STATUS_ACCESS_DENIED:
-      return {kExitFailure, fmt::format("{} cannot be created here", address), status};
-    default:
-      return {kExitFailure, fmt::format("cannot serve {}", address), status};
   }
 }
 
@@ -274,7 +258,7 @@ int RunServe(ServeOptions options) {
   if (!NT_SUCCESS(status)) {
     return fail(WhyNotServing(options.common.bus, status));
   }
-  TellReady(options);
+  SayReady(options);
   MainWait::Get().Until([] { return false; });
 
   // Revoked while the clients still listen, so that they are told and not just cut off.

@@ -83,8 +83,8 @@ Process::Process(const std::vector<std::string>& arguments, const StartOptions& 
     }
     // Moved out of the way first: one of them may be descriptor 3.
     const int line_end = fcntl(lines[1], F_DUPFD, 10);
-    dup2(null, STDIN_FILENO);
-    dup2(out[1], STDOUT_FILENO);
+    dup2(options.input.value_or(null), STDIN_FILENO);
+    dup2(options.output.value_or(out[1]), STDOUT_FILENO);
     dup2(error[1], STDERR_FILENO);
     dup2(line_end, kLinesDescriptor);
     close(line_end);

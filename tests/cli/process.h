@@ -24,6 +24,9 @@ struct Finished {
 struct StartOptions {
   std::vector<std::string> environment;          // "NAME=VALUE" in addition; "NAME" removes
   std::optional<std::uint64_t> file_size_limit;  // RLIMIT_FSIZE
+  // Borrowed; by default nothing to read, and a pipe whose content is Finished::out.
+  std::optional<int> input;
+  std::optional<int> output;
 };
 
 // A running `vmbus`, with descriptor 3 as a pipe to us.

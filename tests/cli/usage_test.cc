@@ -17,7 +17,7 @@ TEST(VmbusUsage, HelpExplainsTheExitCodesAndShowsAnExample) {
 }
 
 TEST(VmbusUsage, EveryCommandHasHelpWithAnExample) {
-  for (const char* command : {"serve", "list", "ping", "copy", "perf", "generate"}) {
+  for (const char* command : {"serve", "list", "ping", "copy", "cat", "perf", "generate"}) {
     const Finished help = RunVmbus({command, "--help"});
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_NE(help.out.find("Example:\n  vmbus " + std::string(command)), std::string::npos)
@@ -39,7 +39,9 @@ TEST(VmbusUsage, RefusesCommandLinesThatMakeNoSenseWithTwo) {
         Arguments{"ping", "--bus", "unix:/x", "--size", "65537"},
         Arguments{"ping", "--bus", "unix:/x", "--count", "0"},
         Arguments{"ping", "--bus", "unix:/x", "--wait", "dream"},
-        Arguments{"perf", "--sizes", "4"}}) {
+        Arguments{"perf", "--sizes", "4"},
+        Arguments{"cat", "--bus", "unix:/x", "--type", "nothing-of-that-name"},
+        Arguments{"cat", "--bus", "unix:/x", "--instance", "12"}}) {
     const Finished refused = RunVmbus(arguments);
     EXPECT_EQ(refused.exit_code, 2) << testing::PrintToString(arguments);
     EXPECT_FALSE(refused.error.empty());
@@ -47,7 +49,7 @@ TEST(VmbusUsage, RefusesCommandLinesThatMakeNoSenseWithTwo) {
 }
 
 TEST(VmbusUsage, AsksForABusWhenNoneIsNamed) {
-  for (const char* command : {"serve", "list", "ping"}) {
+  for (const char* command : {"serve", "list", "ping", "cat"}) {
     const Finished refused = RunVmbus({command});
     EXPECT_EQ(refused.exit_code, 2) << command;
     EXPECT_NE(refused.error.find("KMCL_BUS"), std::string::npos) << refused.error;
