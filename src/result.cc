@@ -58,6 +58,8 @@ const char* ErrorName(Error error) {
       return "GpadlDuplicate";
     case Error::kGpadlState:
       return "GpadlState";
+    case Error::kGpadlReadOnly:
+      return "GpadlReadOnly";
     case Error::kGpadlTooLarge:
       return "GpadlTooLarge";
     case Error::kRequestPending:
@@ -90,6 +92,8 @@ const char* ErrorName(Error error) {
       return "MemoryKind";
     case Error::kPageOutOfRange:
       return "PageOutOfRange";
+    case Error::kMemoryNotShared:
+      return "MemoryNotShared";
     case Error::kPeerGone:
       return "PeerGone";
     case Error::kOutOfMemory:

@@ -46,7 +46,8 @@ enum class Error : unsigned char {
   kOfferWithoutPrimary,      // a sub-channel of a device that is not offered
   kGpadlUnknown,
   kGpadlDuplicate,
-  kGpadlState,               // not accepted yet, or already being torn down
+  kGpadlState,               // not accepted yet, mapped already, or already being torn down
+  kGpadlReadOnly,            // to be written to, but its owner only wants it read
   kGpadlTooLarge,
   kRequestPending,           // the same request is already on its way
   kVersionRefused,           // the peer supports none of our versions
@@ -65,6 +66,7 @@ enum class Error : unsigned char {
   kMemoryNotSealed,          // donated memory that could shrink under the server
   kMemoryKind,               // donated memory that is not a plain memfd
   kPageOutOfRange,           // a page number beyond the donated memory
+  kMemoryNotShared,          // memory that the server cannot see
   kPeerGone,                 // the other process closed the connection or died
   kOutOfMemory,
   kOutOfDescriptors,

@@ -42,10 +42,13 @@ NTSTATUS StatusOf(Error error) {
     case Error::kAddressUnreachable:
       return STATUS_OBJECT_NAME_NOT_FOUND;
     case Error::kPermissionDenied:
+    case Error::kGpadlReadOnly:
       return STATUS_ACCESS_DENIED;
     case Error::kSystemCall:
     case Error::kCallbackFailed:
       return STATUS_UNSUCCESSFUL;
+    case Error::kMemoryNotShared:
+      return STATUS_NOT_SUPPORTED;
     case Error::kNoBus:
       return STATUS_NO_SUCH_DEVICE;
     case Error::kWouldBlock:

@@ -1,6 +1,7 @@
 #include "endpoint/client.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "log.h"
@@ -284,7 +285,9 @@ Result<void> Client::DescribeRings(ClientChannel& channel) {
 
 void Client::Do(bus::client::GpadlResult& action) {
   ClientChannel* const channel = BoundTo(action.channel);
-  if (channel == nullptr || channel->stage_ != ClientChannel::Stage::kDescribing) return;
+  if (channel == nullptr) return;
+  if (channel->ring_gpadl_ != action.gpadl) return OnDriverGpadlResult(*channel, action);
+  if (channel->stage_ != ClientChannel::Stage::kDescribing) return;
   auto opened = action.status == wire::kStatusSuccess
                     ? OpenChannel(*channel)
                     : Result<void>(std::unexpected(Error::kDeviceRemoved));
@@ -380,19 +383,28 @@ void Client::TearDown(ClientChannel& channel) {
   channel.rings_ = {};
   channel.bell_.reset();
   channel.stage_ = ClientChannel::Stage::kTearingDown;
+  bus::ClientActions actions;
+  TakeBackLeftovers(channel, actions);
   if (channel.ring_gpadl_) {
-    if (auto actions = machine_.OnTeardownGpadl(id, *channel.ring_gpadl_)) {
-      Apply(std::move(*actions));  // GpadlTornDown goes on, now or later
-      return;
+    if (auto more = machine_.OnTeardownGpadl(id, *channel.ring_gpadl_)) {
+      std::ranges::move(*more, std::back_inserter(actions));
+    } else {
+      channel.ring_gpadl_.reset();  // nobody knows of it any more
     }
   }
-  Unbind(channel);  // nothing was described, or nobody knows of it any more
+  Apply(std::move(actions));  // GpadlTornDown goes on, now or later
+  UnbindIfDone(channel);      // nothing was described
 }
 
 void Client::Do(bus::client::GpadlTornDown& action) {
   ClientChannel* const channel = BoundTo(action.channel);
-  if (channel == nullptr || channel->ring_gpadl_ != action.gpadl) return;
-  Unbind(*channel);
+  if (channel == nullptr) return;
+  if (channel->ring_gpadl_ == action.gpadl) {
+    channel->ring_gpadl_.reset();
+  } else {
+    channel->ForgetGpadl(action.gpadl);
+  }
+  UnbindIfDone(*channel);
 }
 
 void Client::Unbind(ClientChannel& channel) {

@@ -63,6 +63,16 @@ class Client {
   void SayClose(ClientChannel& channel);
   // Takes the channel off the bus, however far it is; ClientChannel::SetOffBus says when that is done.
   void Release(ClientChannel& channel);
+  // For GPADLs of a channel's driver (client_gpadls.cc); the channel waits for what comes of it.
+  [[nodiscard]] Result<wire::GpadlId> Describe(ClientChannel& channel,
+                                               const wire::GpaRangeList& ranges,
+                                               bus::GpadlAccess access);
+  [[nodiscard]] Result<void> TakeBack(ClientChannel& channel, wire::GpadlId gpadl);
+  // Whether the channel stands as it did when it was opened.
+  bool IsOpen(ClientChannel& channel);
+  std::optional<wire::PageNumber> PageOf(const void* address) const {
+    return link_->PageOf(address);
+  }
 
  private:
   struct StandingOffer {
@@ -104,6 +114,12 @@ class Client {
   void FailOpen(ClientChannel& channel, Error error);
   void Continue(ClientChannel& channel);
   void TearDown(ClientChannel& channel);
+  bool HasOpen(const ClientChannel& channel) const;
+  void OnDriverGpadlResult(ClientChannel& channel, const bus::client::GpadlResult& result);
+  // What the driver has left is taken back; the actions are added to `actions`.
+  void TakeBackLeftovers(ClientChannel& channel, bus::ClientActions& actions);
+  // Leaves the offer, once nothing that was described is left.
+  void UnbindIfDone(ClientChannel& channel);
   // The ring memory is ours again.
   void Unbind(ClientChannel& channel);
   void SettleConnect(Result<void> result) KMCL_EXCLUDES(mutex_);

@@ -41,6 +41,50 @@ void ClientChannel::CarryOut(channel::BusRequest request) {
   while (!off_bus_) changed_.Wait(mutex_);
 }
 
+std::optional<wire::PageNumber> ClientChannel::PageOf(const void* address) const {
+  return client_.PageOf(address);
+}
+
+Result<wire::GpadlId> ClientChannel::CreateGpadl(const wire::GpaRangeList& ranges,
+                                                 bus::GpadlAccess access) {
+  const auto gpadl = client_.Describe(*this, ranges, access);
+  if (!gpadl) return gpadl;
+  {
+    MutexLock lock(mutex_);
+    auto found = gpadls_.find(*gpadl);
+    while (found != gpadls_.end() && found->second == GpadlStage::kCreating) {
+      changed_.Wait(mutex_);
+      found = gpadls_.find(*gpadl);
+    }
+    if (found != gpadls_.end() && found->second == GpadlStage::kCreated) return gpadl;
+  }
+  return std::unexpected(client_.IsOpen(*this) ? Error::kLimitExceeded : Error::kDeviceRemoved);
+}
+
+Result<void> ClientChannel::DeleteGpadl(wire::GpadlId gpadl) {
+  if (auto taken = client_.TakeBack(*this, gpadl); !taken) return taken;
+  MutexLock lock(mutex_);
+  while (gpadls_.contains(gpadl)) changed_.Wait(mutex_);
+  return {};
+}
+
+void ClientChannel::SetGpadl(wire::GpadlId gpadl, GpadlStage stage) {
+  MutexLock lock(mutex_);
+  gpadls_[gpadl] = stage;
+  changed_.NotifyAll();
+}
+
+void ClientChannel::ForgetGpadl(wire::GpadlId gpadl) {
+  MutexLock lock(mutex_);
+  gpadls_.erase(gpadl);
+  changed_.NotifyAll();
+}
+
+ClientChannel::Gpadls ClientChannel::gpadls() const {
+  MutexLock lock(mutex_);
+  return gpadls_;
+}
+
 ClientChannel::Binding ClientChannel::binding() const {
   MutexLock lock(mutex_);
   return binding_;

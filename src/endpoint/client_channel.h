@@ -2,13 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 
+#include "bus/client.h"
 #include "endpoint/channel_end.h"
 #include "endpoint/switched_bell.h"
 #include "mutex.h"
 #include "transport/link.h"
+#include "wire/gpa_range.h"
 #include "wire/guid.h"
 
 namespace kmcl::endpoint {
@@ -38,6 +41,18 @@ class ClientChannel final : public ChannelEnd {
   };
   Binding binding() const KMCL_EXCLUDES(mutex_);
 
+  // GPADLs of the driver; any thread that may block, but not the bus thread.
+  // Where memory of this process stands in what the server sees (transport::ClientLink::PageOf).
+  std::optional<wire::PageNumber> PageOf(const void* address) const;
+  // Describes memory to the server, and waits for its answer. The server may use the memory until
+  // DeleteGpadl has returned. kChannelState (not open), kDeviceRemoved (closed, rescinded or
+  // disconnected before the answer), kLimitExceeded (the server refuses), kGpadlTooLarge.
+  [[nodiscard]] Result<wire::GpadlId> CreateGpadl(const wire::GpaRangeList& ranges,
+                                                  bus::GpadlAccess access) KMCL_EXCLUDES(mutex_);
+  // Takes it back, and waits until the server uses it no more. kGpadlUnknown, kGpadlState (somebody
+  // else is at it).
+  [[nodiscard]] Result<void> DeleteGpadl(wire::GpadlId gpadl) KMCL_EXCLUDES(mutex_);
+
  private:
   friend class Client;
 
@@ -51,9 +66,16 @@ class ClientChannel final : public ChannelEnd {
     kTearingDown,  // the ring's GPADL is being taken back
   };
 
+  // How far a GPADL of the driver is.
+  enum class GpadlStage : std::uint8_t { kCreating, kCreated, kDeleting };
+  using Gpadls = std::map<wire::GpadlId, GpadlStage>;
+
   void CarryOut(channel::BusRequest request) override;
   void SetBinding(const Binding& binding) KMCL_EXCLUDES(mutex_);
   void SetOffBus(bool off_bus) KMCL_EXCLUDES(mutex_);
+  void SetGpadl(wire::GpadlId gpadl, GpadlStage stage) KMCL_EXCLUDES(mutex_);
+  void ForgetGpadl(wire::GpadlId gpadl) KMCL_EXCLUDES(mutex_);
+  Gpadls gpadls() const KMCL_EXCLUDES(mutex_);
 
   Client& client_;
   Setup setup_;
@@ -74,6 +96,8 @@ class ClientChannel final : public ChannelEnd {
   CondVar changed_;
   Binding binding_ KMCL_GUARDED_BY(mutex_);
   bool off_bus_ KMCL_GUARDED_BY(mutex_) = true;
+  // The ring's is not among them. Changed by the bus thread only; who waits for one looks at it.
+  Gpadls gpadls_ KMCL_GUARDED_BY(mutex_);
 };
 
 }  // namespace kmcl::endpoint

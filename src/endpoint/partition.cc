@@ -114,6 +114,7 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
       Apply(machine_.OnOpenResult(id, wire::kStatusSuccess));
       return;
     case channel::BusRequest::kRejectOpen:
+      EndMappings(channel);
       Detached(channel);
       if (std::exchange(channel.reattaching_, false)) return Renew(id);
       Apply(machine_.OnOpenResult(id, wire::kStatusFailure));
@@ -121,13 +122,14 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
     case channel::BusRequest::kSayClose:
       return;  // a client's
     case channel::BusRequest::kDetach: {
+      EndMappings(channel);
       if (channel.engine().is_saved() && !gone_) {
         // The client's rings stay as they are, for the channel that follows.
         channel.rings_ = {};
         channel.bell_.reset();
         const auto gpadl = std::exchange(channel.ring_gpadl_, std::nullopt);
         if (std::exchange(channel.ring_release_owed_, false)) {
-          Find(id)->gpadls.erase(*gpadl);
+          (void)Find(id)->gpadls->Release(*gpadl);
           Apply(machine_.OnGpadlReleased(id, *gpadl));
         }
         return;
@@ -148,7 +150,7 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
       // Not owed when this server closed the channel by itself; the machine says so, and revoke follows.
       Apply(machine_.OnCloseDone(id));
       if (released) {
-        if (OfferedChannel* offered = Find(id)) offered->gpadls.erase(*released);
+        if (OfferedChannel* offered = Find(id)) (void)offered->gpadls->Release(*released);
         Apply(machine_.OnGpadlReleased(id, *released));
       }
       return;
@@ -158,6 +160,7 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
       if (channel.ring_gpadl_) {
         channel.engine().DetachRings();
         channel.EndDispatch();
+        EndMappings(channel);
         Detached(channel);
       }
       if (channel.engine().is_saved() && !gone_) return Vacate(channel);
@@ -173,6 +176,22 @@ void Partition::Detached(ServerChannel& channel) {
   channel.bell_.reset();
   channel.ring_gpadl_.reset();
   if (OfferedChannel* offered = channel.id_ ? Find(*channel.id_) : nullptr) offered->rings.reset();
+}
+
+void Partition::EndMappings(ServerChannel& channel) {
+  const auto gpadls = channel.gpadls();
+  channel.SetGpadls(nullptr);
+  if (gpadls == nullptr) return;
+  const ServerGpadls::Leftovers left = gpadls->Close();
+  if (left.mapped != 0) {
+    Log(LogLevel::kError, "channel %u: %u GPADLs were still mapped when it was closed: unmapped",
+        channel.id_ ? Number(*channel.id_) : 0, left.mapped);
+  }
+  for (const ServerGpadls::Released& released : left.released) OnReleased(released);
+}
+
+void Partition::OnReleased(const ServerGpadls::Released& gpadl) {
+  Apply(machine_.OnGpadlReleased(gpadl.channel, gpadl.gpadl));
 }
 
 // ---- What the machine wants.
@@ -234,10 +253,10 @@ Result<void> Partition::TryOpen(const bus::server::OpenChannel& open) {
 
 Result<void> Partition::Attach(wire::ChannelId id, OfferedChannel& offered,
                                const OfferedChannel::Rings& rings, Attachment attachment) {
-  const auto gpadl = offered.gpadls.find(rings.gpadl);
-  if (gpadl == offered.gpadls.end()) return std::unexpected(Error::kGpadlUnknown);
+  const wire::GpaRangeList* const gpadl = offered.gpadls->Find(rings.gpadl);
+  if (gpadl == nullptr) return std::unexpected(Error::kGpadlUnknown);
   // VMBus reference 1.1: one range of whole pages.
-  const wire::GpaRangeList& ranges = gpadl->second;
+  const wire::GpaRangeList& ranges = *gpadl;
   if (ranges.range_count() != 1 || ranges.range(0).byte_offset != 0 ||
       ranges.byte_count() % wire::kPageBytes != 0) {
     return std::unexpected(Error::kRingGeometry);
@@ -262,6 +281,8 @@ Result<void> Partition::Attach(wire::ChannelId id, OfferedChannel& offered,
   channel.reattaching_ = attachment == Attachment::kRestored;
   offered.rings = rings;
   const std::uint32_t inbox = Number(id) % link_->bell_count();
+  offered.gpadls->Open(rings.gpadl);
+  channel.SetGpadls(offered.gpadls);
   channel.BeginDispatch(*dispatchers_[(number_ + inbox) % dispatchers_.size()], link_, inbox, id);
   channel.engine().OnOpen();
   return {};
@@ -277,7 +298,7 @@ void Partition::Do(bus::server::CloseChannel& action) {
 void Partition::Do(bus::server::GpadlComplete& action) {
   OfferedChannel* const offered = Find(action.channel);
   if (offered == nullptr) return;
-  offered->gpadls[action.gpadl] = std::move(action.ranges);
+  offered->gpadls->Add(action.channel, action.gpadl, std::move(action.ranges));
   Apply(machine_.OnGpadlResult(action.channel, action.gpadl, wire::kStatusSuccess));
 }
 
@@ -288,7 +309,7 @@ void Partition::Do(bus::server::ReleaseGpadl& action) {
     offered->channel->ring_release_owed_ = true;  // once the rings are not used any more
     return;
   }
-  offered->gpadls.erase(action.gpadl);
+  if (!offered->gpadls->Release(action.gpadl)) return;  // once the driver has unmapped it
   Apply(machine_.OnGpadlReleased(action.channel, action.gpadl));
 }
 

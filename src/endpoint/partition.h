@@ -16,6 +16,7 @@
 #include "endpoint/message_port.h"
 #include "endpoint/partition_pages.h"
 #include "endpoint/server_channel.h"
+#include "endpoint/server_gpadls.h"
 #include "result.h"
 #include "transport/link.h"
 
@@ -53,6 +54,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   [[nodiscard]] Result<void> Offer(const std::shared_ptr<ServerChannel>& channel);
   void CarryOut(ServerChannel& channel, channel::BusRequest request);
   void OnRestored(ServerChannel& channel);
+  void OnReleased(const ServerGpadls::Released& gpadl);
 
  private:
   struct OfferedChannel {
@@ -60,7 +62,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
     // come yet (partition_succession.cc). The client does not notice.
     std::shared_ptr<ServerChannel> channel;
     bus::OfferKey key;
-    std::map<wire::GpadlId, wire::GpaRangeList> gpadls;
+    std::shared_ptr<ServerGpadls> gpadls = std::make_shared<ServerGpadls>();
     // The rings that the client has open, as it opened them.
     struct Rings {
       wire::GpadlId gpadl{};
@@ -110,6 +112,8 @@ class Partition : public std::enable_shared_from_this<Partition> {
   void CloseUnattended(wire::ChannelId id, OfferedChannel& offered);
   void RefuseWaitingOpens();
   void Detached(ServerChannel& channel);
+  // What the driver has left mapped when the channel was closed.
+  void EndMappings(ServerChannel& channel);
 
   BusThread& bus_;
   const std::uint64_t number_;

@@ -40,6 +40,35 @@ std::expected<channel::Channel::Restored, channel::SaveFailure> ServerChannel::R
   return restored;
 }
 
+void ServerChannel::SetGpadls(std::shared_ptr<ServerGpadls> gpadls) {
+  MutexLock lock(mutex_);
+  gpadls_.swap(gpadls);
+}
+
+std::shared_ptr<ServerGpadls> ServerChannel::gpadls() {
+  MutexLock lock(mutex_);
+  return gpadls_;
+}
+
+Result<PMDL> ServerChannel::MapGpadl(wire::GpadlId gpadl, wdk::Access access) {
+  const auto table = gpadls();
+  if (table == nullptr || !engine().is_open()) return std::unexpected(Error::kChannelState);
+  return table->Map(setup_.partition->pages(), gpadl, access);
+}
+
+Result<void> ServerChannel::UnmapGpadl(wire::GpadlId gpadl) {
+  const auto table = gpadls();
+  if (table == nullptr) return std::unexpected(Error::kGpadlUnknown);
+  const auto unmapped = table->Unmap(gpadl);
+  if (!unmapped) return std::unexpected(unmapped.error());
+  if (*unmapped) {
+    setup_.partition->bus().Post([partition = setup_.partition, released = **unmapped] {
+      partition->OnReleased(released);
+    });
+  }
+  return {};
+}
+
 void ServerChannel::CarryOut(channel::BusRequest request) {
   if (request == channel::BusRequest::kRejectOpen || request == channel::BusRequest::kDetach) {
     EndDispatch();

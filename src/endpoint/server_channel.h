@@ -6,7 +6,9 @@
 
 #include "bus/offer.h"
 #include "endpoint/channel_end.h"
+#include "endpoint/server_gpadls.h"
 #include "endpoint/switched_bell.h"
+#include "mutex.h"
 #include "transport/link.h"
 
 namespace kmcl::endpoint {
@@ -37,9 +39,17 @@ class ServerChannel final : public ChannelEnd {
   [[nodiscard]] std::expected<channel::Channel::Restored, channel::SaveFailure> Restore(
       std::span<const std::byte> buffer);
 
+  // GPADLs that the client made; any thread. MapGpadl: an MDL chain in the partition's pages, good until
+  // UnmapGpadl. Errors as ServerGpadls::Map and Unmap.
+  [[nodiscard]] Result<PMDL> MapGpadl(wire::GpadlId gpadl, wdk::Access access) KMCL_EXCLUDES(mutex_);
+  [[nodiscard]] Result<void> UnmapGpadl(wire::GpadlId gpadl) KMCL_EXCLUDES(mutex_);
+
  private:
   friend class Partition;
   void CarryOut(channel::BusRequest request) override;
+  // The offer's, while the channel is open at this end.
+  void SetGpadls(std::shared_ptr<ServerGpadls> gpadls) KMCL_EXCLUDES(mutex_);
+  std::shared_ptr<ServerGpadls> gpadls() KMCL_EXCLUDES(mutex_);
 
   Setup setup_;
 
@@ -50,6 +60,9 @@ class ServerChannel final : public ChannelEnd {
   bool reattaching_ = false;  // opening without the client's asking
   transport::RingMapping rings_;
   std::shared_ptr<SwitchedBell> bell_;
+
+  Mutex mutex_;
+  std::shared_ptr<ServerGpadls> gpadls_ KMCL_GUARDED_BY(mutex_);
 };
 
 }  // namespace kmcl::endpoint
