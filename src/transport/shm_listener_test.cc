@@ -157,7 +157,9 @@ TEST(ShmListenerTest, WithoutDescriptorsAClientIsToldAndTheListenerIsQuiet) {
   const TemporaryDirectory directory;
   const Result<std::unique_ptr<Listener>> listener = ListenShm(directory.Path("bus"));
   ASSERT_TRUE(listener.has_value());
-  // The first call; the sanitizer needs a descriptor to look at an object it has not seen yet.
+  // The sanitizer needs a descriptor to look at an object it does not remember: no object is called for
+  // the first time while there are none.
+  const int listener_fd = (*listener)->fd();
   EXPECT_EQ((*listener)->Accept().value(), nullptr);
   Descriptor client(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   const Result<sockaddr_un> address = UnixAddress(directory.Path("bus"));
@@ -175,7 +177,7 @@ TEST(ShmListenerTest, WithoutDescriptorsAClientIsToldAndTheListenerIsQuiet) {
     hoard.push_back(std::move(descriptor));
   }
   const Result<std::unique_ptr<Link>> accepted = (*listener)->Accept();
-  EXPECT_FALSE(WaitFor((*listener)->fd(), POLLIN, 0));
+  EXPECT_FALSE(WaitFor(listener_fd, POLLIN, 0));
   hoard.clear();
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
 
