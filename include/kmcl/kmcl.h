@@ -45,7 +45,7 @@
  * Handles. Those given to a function must be valid, or NULL where it says so; a stale one is not
  * detected. Pointers to buffers are borrowed until the call returns unless the text says otherwise.
  *
- * Not in this version: shared buffers (GPADLs), external data, interface tables.
+ * Not in this version: external data, interface tables.
  */
 #ifndef KMCL_KMCL_H
 #define KMCL_KMCL_H
@@ -634,6 +634,7 @@ typedef FN_VMB_CHANNEL_SET_TRANSACTION_QUOTA *PFN_VMB_CHANNEL_SET_TRANSACTION_QU
 } /* extern "C" */
 #endif
 
+#include <kmcl/gpadl.h>
 #include <kmcl/save.h>
 
 #endif /* KMCL_KMCL_H */
