@@ -316,7 +316,8 @@ NTSTATUS VmbChannelInitSetMaximumExternalData(_In_ VMBCHANNEL Channel,
 
 /* Bytes of the driver's own that come with each incoming packet (VmbChannelPacketGetClientContext);
  * 0, the default, is none.
- *   STATUS_SUCCESS */
+ *   STATUS_SUCCESS
+ *   STATUS_INVALID_PARAMETER_2  ContextSize is above 1 MiB. */
 NTSTATUS VmbChannelInitSetClientContextSize(_In_ VMBCHANNEL Channel, _In_ UINT32 ContextSize);
 
 /* Who receives packets, and optionally who is told of the end of each batch (KMCL reference 6.1,

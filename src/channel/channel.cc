@@ -23,8 +23,10 @@ std::uint32_t PagesFor(const Config& config, std::uint64_t packets) {
   const std::uint64_t packet_bytes =
       ring::OutgoingRing::PacketBytes(0, std::uint64_t{config.maximum_packet_bytes} +
                                              (config.pipe ? sizeof(wire::PipeHeader) : 0));
-  // Some bytes of a ring are never used; one page more than enough is simplest.
-  return static_cast<std::uint32_t>(packets * packet_bytes / wire::kPageBytes + 1);
+  // A ring is never filled to its last two units (ring::MaximumPacketBytes).
+  constexpr std::uint64_t kUnused = 2 * std::uint64_t{wire::kRingUnitBytes};
+  return static_cast<std::uint32_t>((packets * packet_bytes + kUnused + wire::kPageBytes - 1) /
+                                    wire::kPageBytes);
 }
 
 ring::RingPages PagesOf(const transport::RingMapping::View& view) {

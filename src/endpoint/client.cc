@@ -179,9 +179,9 @@ Result<void> Client::Add(const std::shared_ptr<ClientChannel>& channel) {
     channel->release_wanted_ = false;
     channel->SetOffBus(false);
     waiting_.push_back(channel);
+    // The caller still has to hear of this success; the open begins behind it.
+    bus_->Post([this] { BindWaiting(); });
   });
-  // The caller still has to hear of this success; the open begins behind it.
-  if (result) bus_->Post([this] { BindWaiting(); });
   return result;
 }
 

@@ -1,5 +1,7 @@
 #include "endpoint/client_channel.h"
 
+#include <new>
+
 #include "endpoint/client.h"
 
 namespace kmcl::endpoint {
@@ -14,7 +16,11 @@ Result<void> ClientChannel::Enable() {
   if (auto enabled = engine().Enable(); !enabled) return enabled;
   SetBinding({.instance = setup_.instance.value_or(wire::Guid{}), .mmio_megabytes = 0});
   const auto self = std::static_pointer_cast<ClientChannel>(shared_from_this());
-  auto added = client_.Add(self);
+  Result<void> added = std::unexpected(Error::kOutOfMemory);
+  try {
+    added = client_.Add(self);
+  } catch (const std::bad_alloc&) {  // the bus thread could not be asked, and was not
+  }
   if (added) {
     engine().ConfirmEnable();
   } else {

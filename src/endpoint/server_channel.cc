@@ -1,5 +1,7 @@
 #include "endpoint/server_channel.h"
 
+#include <new>
+
 #include "endpoint/partition.h"
 
 namespace kmcl::endpoint {
@@ -12,10 +14,13 @@ Result<void> ServerChannel::Enable() {
     return std::unexpected(engine().is_disabled() ? Error::kNotConfigured : Error::kNotDisabled);
   }
   if (auto enabled = engine().Enable(); !enabled) return enabled;
-  Result<void> offered;
-  setup_.partition->bus().Call([&] {
-    offered = setup_.partition->Offer(std::static_pointer_cast<ServerChannel>(shared_from_this()));
-  });
+  Result<void> offered = std::unexpected(Error::kOutOfMemory);
+  try {
+    setup_.partition->bus().Call([&] {
+      offered = setup_.partition->Offer(std::static_pointer_cast<ServerChannel>(shared_from_this()));
+    });
+  } catch (const std::bad_alloc&) {  // the bus thread could not be asked, and was not
+  }
   if (offered) {
     engine().ConfirmEnable();
   } else {

@@ -24,6 +24,9 @@ class DirectTest : public testing::Test {
       self->partition_ = partition;
       self->recorder_.Record("arrived");
     };
+    options.PartitionGone = [](PVOID context, KMCL_SERVER, HANDLE) {
+      static_cast<DirectTest*>(context)->recorder_.Record("gone");
+    };
     ASSERT_EQ(Status(KmclServerCreate(address_.c_str(), &options, &server_)), STATUS_SUCCESS);
     ASSERT_EQ(Status(KmclClientConnect(address_.c_str(), nullptr, &client_)), STATUS_SUCCESS);
     ASSERT_TRUE(recorder_.Wait("arrived", 1));

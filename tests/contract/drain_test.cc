@@ -186,6 +186,24 @@ TEST_P(Drains, EnableAndStartDoNotWaitForTheOtherEndOrForCallbacks) {
   ASSERT_TRUE(server.Wait("PostStarted"));
 }
 
+// 4.6: a second Disable waits for the first.
+TEST_P(Drains, TwoDisablesReturnWhenTheTeardownIsDone) {
+  ASSERT_NO_FATAL_FAILURE(OpenActive());
+  receiver().Set("hold", 1);
+  ASSERT_NO_FATAL_FAILURE(Fill(1, 1));
+  ASSERT_TRUE(receiver().Wait("packet 1"));
+  receiver().Async("disable");
+  ASSERT_TRUE(receiver().Wait("Suspend"));
+  receiver().Async("disable");
+  receiver().Gate("Closed");
+  receiver().Complete(1);
+  ASSERT_TRUE(receiver().Wait("Closed"));
+  EXPECT_EQ(receiver().Count("returned disable ok"), 0U);
+  receiver().Release("Closed");
+  ASSERT_TRUE(receiver().Wait("returned disable ok", 2));
+  EXPECT_EQ(receiver().Count("Closed"), 1U);
+}
+
 }  // namespace
 
 }  // namespace kmcl::contract

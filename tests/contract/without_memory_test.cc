@@ -1,0 +1,176 @@
+// What a call answers when there is no memory for it, at each of its allocations in turn, and that
+// nothing has changed then (KMCL reference 0, 3.2 and 10).
+#include <functional>
+
+#include "allocation_faults.h"
+#include "direct_fixture.h"
+
+namespace kmcl::contract {
+
+namespace {
+
+class WithoutMemory : public DirectTest {
+ protected:
+  // Makes the call with ever more memory until it succeeds; every failure before is the one for
+  // want of memory.
+  static void ExpectFailsUntilThereIsMemory(const std::function<NTSTATUS()>& call) {
+    for (std::size_t served = 0; served < 1000; ++served) {
+      NTSTATUS status = STATUS_SUCCESS;
+      {
+        const AllocationFaults faults(served);
+        status = call();
+      }
+      if (AllocationFaults::refused() == 0) {
+        EXPECT_EQ(Status(status), STATUS_SUCCESS);
+        EXPECT_GT(served, 0U) << "the call allocates nothing";
+        return;
+      }
+      ASSERT_EQ(Status(status), STATUS_INSUFFICIENT_RESOURCES) << served << " allocations served";
+    }
+    FAIL() << "more than 1000 allocations";
+  }
+
+  void OpenBoth() {
+    Configure(server_channel_);
+    ASSERT_EQ(
+        Status(VmbClientChannelInitSetTargetPnp(client_channel_, &kType, &kInstance, nullptr)),
+        STATUS_SUCCESS);
+    VMB_CHANNEL_STATE_CHANGE_CALLBACKS callbacks;
+    VMB_CHANNEL_STATE_CHANGE_CALLBACKS_INIT(&callbacks);
+    callbacks.EvtChannelPostStarted = [](VMBCHANNEL channel) {
+      static_cast<Recorder*>(VmbChannelGetPointer(channel))->Record("PostStarted");
+    };
+    for (VMBCHANNEL channel : {server_channel_, client_channel_}) {
+      VmbChannelSetPointer(channel, &recorder_);
+      ASSERT_EQ(Status(VmbChannelInitSetStateChangeCallbacks(channel, &callbacks)), STATUS_SUCCESS);
+      ASSERT_EQ(Status(VmbChannelEnable(channel)), STATUS_SUCCESS);
+      VmbChannelStart(channel);
+    }
+    ASSERT_TRUE(recorder_.Wait("PostStarted", 2));
+  }
+};
+
+TEST_F(WithoutMemory, AChannelIsNotAllocated) {
+  for (const bool is_server : {true, false}) {
+    VMBCHANNEL channel = server_channel_;
+    PDEVICE_OBJECT const device =
+        is_server ? KmclServerDeviceObject(server_) : KmclClientDeviceObject(client_);
+    {
+      const AllocationFaults faults(0);
+      ASSERT_EQ(VmbChannelAllocate(device, is_server, &channel), STATUS_INSUFFICIENT_RESOURCES);
+    }
+    EXPECT_EQ(channel, nullptr);
+    ExpectFailsUntilThereIsMemory([&] { return VmbChannelAllocate(device, is_server, &channel); });
+    VmbChannelCleanup(channel);
+  }
+}
+
+TEST_F(WithoutMemory, AServerIsNotEnabled) {
+  Configure(server_channel_);
+  ExpectFailsUntilThereIsMemory([&] { return VmbChannelEnable(server_channel_); });
+}
+
+TEST_F(WithoutMemory, AClientIsNotEnabled) {
+  ASSERT_EQ(Status(VmbClientChannelInitSetTargetPnp(client_channel_, &kType, nullptr, nullptr)),
+            STATUS_SUCCESS);
+  ExpectFailsUntilThereIsMemory([&] { return VmbChannelEnable(client_channel_); });
+}
+
+TEST_F(WithoutMemory, ANameIsNotCopied) {
+  char16_t text[] = u"A name that does not fit into a string object itself";
+  UNICODE_STRING name{sizeof(text) - 2, sizeof(text), reinterpret_cast<PWSTR>(text)};
+  ExpectFailsUntilThereIsMemory(
+      [&] { return VmbChannelInitSetFriendlyName(client_channel_, &name); });
+}
+
+TEST_F(WithoutMemory, ABusHandleIsNotDuplicated) {
+  HANDLE kernel = nullptr;
+  ExpectFailsUntilThereIsMemory(
+      [&] { return VmbConvertVmbusHandleToKernelHandle(partition_, &kernel); });
+  EXPECT_EQ(Status(ZwClose(kernel)), STATUS_SUCCESS);
+}
+
+TEST_F(WithoutMemory, ThereIsNoPacket) {
+  VMBPACKET packet = nullptr;
+  {
+    const AllocationFaults faults(0);
+    packet = VmbPacketAllocate(client_channel_);
+  }
+  EXPECT_EQ(packet, nullptr);
+  packet = VmbPacketAllocate(client_channel_);
+  EXPECT_NE(packet, nullptr);
+  VmbPacketFree(packet);
+}
+
+TEST_F(WithoutMemory, ASynchronousRequestIsNotSent) {
+  ASSERT_NO_FATAL_FAILURE(OpenBoth());
+  UINT64 payload = 1;
+  const auto send = [&] {
+    return VmbChannelSendSynchronousRequest(client_channel_, &payload, sizeof(payload), nullptr,
+                                            kWait, nullptr, nullptr, nullptr);
+  };
+  {
+    const AllocationFaults faults(0);
+    ASSERT_EQ(send(), STATUS_INSUFFICIENT_RESOURCES);
+  }
+  KMCL_CHANNEL_COUNTERS counters{};
+  counters.Size = sizeof(counters);
+  ASSERT_EQ(Status(KmclChannelQueryCounters(client_channel_, &counters)), STATUS_SUCCESS);
+  EXPECT_EQ(counters.PacketsSent + counters.Queued, 0U);
+  EXPECT_EQ(Status(send()), STATUS_SUCCESS);
+}
+
+// 3.2: allocating a packet may fail, sending it may not; nor may a reuse.
+TEST_F(WithoutMemory, APacketIsSentAgainAndAgain) {
+  ASSERT_NO_FATAL_FAILURE(OpenBoth());
+  VMBPACKET const packet = VmbPacketAllocate(client_channel_);
+  ASSERT_NE(packet, nullptr);
+  VmbPacketSetPointer(packet, &recorder_);
+  VmbPacketSetCompletionRoutine(packet, [](VMBPACKET done, NTSTATUS status, PVOID, UINT32) {
+    EXPECT_EQ(Status(status), STATUS_SUCCESS);
+    static_cast<Recorder*>(VmbPacketGetPointer(done))->Record("done");
+  });
+  UINT64 payload = 1;
+  for (int count = 1; count <= 100; ++count) {
+    NTSTATUS status = STATUS_SUCCESS;
+    {
+      const AllocationFaults faults(0);
+      status = VmbPacketSend(packet, &payload, sizeof(payload), nullptr, kWait);
+    }
+    ASSERT_EQ(Status(status), STATUS_SUCCESS);
+    ASSERT_TRUE(recorder_.Wait("done", count));
+  }
+  VmbPacketFree(packet);
+}
+
+// 3.2: recently freed packets are cached while the channel works.
+TEST_F(WithoutMemory, AFreedPacketIsAllocatedAgain) {
+  static Recorder results;
+  ASSERT_EQ(Status(VmbChannelInitSetProcessPacketCallbacks(
+                client_channel_,
+                [](VMBCHANNEL channel, VMBPACKETCOMPLETION received, PVOID, UINT32, UINT32) {
+                  VMBPACKET const first = VmbPacketAllocate(channel);
+                  VmbPacketFree(first);
+                  VMBPACKET second = nullptr;
+                  {
+                    const AllocationFaults faults(0);
+                    second = VmbPacketAllocate(channel);
+                  }
+                  VmbPacketFree(second);
+                  VmbChannelPacketComplete(received, nullptr, 0);
+                  results.Record(second != nullptr ? "allocated" : "no memory");
+                },
+                nullptr)),
+            STATUS_SUCCESS);
+  ASSERT_NO_FATAL_FAILURE(OpenBoth());
+  LARGE_INTEGER now{};
+  UINT64 payload = 1;
+  ASSERT_EQ(Status(VmbChannelSendSynchronousRequest(server_channel_, &payload, sizeof(payload),
+                                                    nullptr, 0, nullptr, nullptr, &now)),
+            STATUS_SUCCESS);
+  EXPECT_TRUE(results.Wait("allocated", 1));
+}
+
+}  // namespace
+
+}  // namespace kmcl::contract
