@@ -5,6 +5,7 @@
 #include <kmcl/endpoint.h>
 #include <kmcl/kmcl.h>
 #include <kmcl/nt.h>
+#include <kmcl/raw.h>
 #include <stdio.h>
 #include <vmbuskernelmodeclientlibapi.h>
 

@@ -155,7 +155,8 @@ typedef EVT_VMB_CHANNEL_POST_STARTED *PFN_VMB_CHANNEL_POST_STARTED;
  * on any thread, with exactly one VmbChannelPacketComplete, unless this call ends in
  * VmbChannelPacketDeferToPassive or VmbChannelPacketFail. `Buffer` holds the payload, is the
  * library's, is only to be read, and valid until the packet is retired. `BufferLength` is its
- * length in bytes, a multiple of 8: what the sender gave, rounded up, with zeroes behind it (5.4).
+ * length in bytes, a multiple of 8: what the sender gave, rounded up, with zeroes behind it (5.4);
+ * in pipe mode exactly what the sender gave, which may be nothing.
  * `Flags`: VMBUS_CHANNEL_PROCESS_PACKET_FLAG_*. */
 typedef VOID EVT_VMB_CHANNEL_PROCESS_PACKET(_In_ VMBCHANNEL Channel,
                                             _In_ VMBPACKETCOMPLETION Packet,

@@ -72,6 +72,7 @@ const std::map<std::string, Driver::Verb>& Driver::Verbs() {
       {"sync", &Driver::Synchronous},  // CHANNEL NUMBER BYTES FLAGS TIMEOUT CAPACITY -> status size
       {"complete", &Driver::Complete},  // CHANNEL NUMBER|all -> ok
       {"fail", &Driver::Fail},          // CHANNEL NUMBER -> ok
+      {"raw", &Driver::Raw},            // CHANNEL WHAT VALUES -> status, and what was found
       {"events", &Driver::Events},      // CHANNEL -> name|detail;...
       {"wait", &Driver::Wait},          // CHANNEL COUNT EVENT -> ok
       {"gate", &Driver::Gate},          // CHANNEL EVENT -> ok

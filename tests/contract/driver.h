@@ -68,6 +68,9 @@ class Driver {
   std::string Complete(const Words& words);
   std::string Fail(const Words& words);
 
+  // Raw channels (driver_raw.cc).
+  std::string Raw(const Words& words);
+
   // What was recorded.
   std::string Events(const Words& words);
   std::string Wait(const Words& words);

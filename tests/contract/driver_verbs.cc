@@ -1,4 +1,6 @@
 // The driver's verbs for channels and packets.
+#include <kmcl/raw.h>
+
 #include <algorithm>
 #include <cstring>
 #include <span>
@@ -99,6 +101,7 @@ std::string Driver::Init(const Words& words) {
     return Text(VmbServerChannelInitSetMmioMegabytes(handle, static_cast<UINT16>(Number(words, 3)),
                                                      static_cast<UINT16>(Number(words, 4))));
   }
+  if (what == "raw") return Text(KmclChannelInitSetRaw(handle));
   return "unknown init " + what;
 }
 

@@ -36,7 +36,7 @@ std::uint32_t PayloadNumber(std::span<const std::byte> payload) {
 }
 
 bool PayloadIsIntact(std::span<const std::byte> payload) {
-  if (payload.size() % 8 != 0) {
+  if (payload.size() < kHeaderBytes && !payload.empty()) {
     return false;
   }
   if (payload.empty()) {
@@ -48,7 +48,7 @@ bool PayloadIsIntact(std::span<const std::byte> payload) {
   if (exact == 0) {
     return payload.size() == kHeaderBytes;  // below 8 bytes; what follows the number is zero
   }
-  if (payload.size() != (std::size_t{exact} + 7) / 8 * 8) {
+  if (payload.size() != exact && payload.size() != (std::size_t{exact} + 7) / 8 * 8) {
     return false;
   }
   for (std::size_t i = kHeaderBytes; i < payload.size(); ++i) {

@@ -15,7 +15,7 @@ std::vector<std::byte> MakePayload(std::uint32_t number, std::uint32_t bytes);
 // The number of a received payload.
 std::uint32_t PayloadNumber(std::span<const std::byte> payload);
 
-// Whether the payload is MakePayload's, rounded up to 8 with zeroes.
+// Whether the payload is MakePayload's, rounded up to 8 with zeroes, or as it was (pipe mode).
 bool PayloadIsIntact(std::span<const std::byte> payload);
 
 }  // namespace kmcl::contract

@@ -36,6 +36,25 @@ TEST_P(Pipes, CarryDatagramsWithoutTransactions) {
   }
 }
 
+TEST_P(Pipes, KeepTheExactLengthOfEachMessageAndCarryEmptyOnes) {
+  const Channel server = AddPipeServer();
+  const Channel client = AddClient();
+  ASSERT_EQ(client.Init("flags 1"), STATUS_SUCCESS);
+  ASSERT_NO_FATAL_FAILURE(Open(server, client));
+  for (const UINT32 bytes : {9U, 15U, 17U, 4095U}) {
+    ASSERT_EQ(client.Send(bytes, bytes), STATUS_SUCCESS);
+    ASSERT_EQ(server.Send(bytes, bytes), STATUS_SUCCESS);
+    const std::string packet = "packet " + std::to_string(bytes);
+    ASSERT_TRUE(server.Wait(packet));
+    ASSERT_TRUE(client.Wait(packet));
+    EXPECT_EQ(server.Detail(packet, "len"), std::to_string(bytes));
+    EXPECT_EQ(client.Detail(packet, "len"), std::to_string(bytes));
+  }
+  ASSERT_EQ(client.Send(0, 0), STATUS_SUCCESS);
+  ASSERT_TRUE(server.Wait("packet 0"));
+  EXPECT_EQ(server.Detail("packet 0", "len"), "0");
+}
+
 TEST_P(Pipes, RefuseTransactions) {
   const Channel server = AddPipeServer();
   const Channel client = AddClient();
