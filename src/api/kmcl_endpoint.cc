@@ -11,6 +11,7 @@
 
 #include "api/objects.h"
 #include "api/status_map.h"
+#include "api/verifier.h"
 #include "log.h"
 #include "mutex.h"
 #include "wire/version.h"
@@ -36,6 +37,11 @@ struct KMCL_CLIENT_OBJECT {
 
 namespace kmcl::api {
 namespace {
+
+bool MayDestroy(const DeviceBinding& binding, const char* function, const void* caller) {
+  if (KMCL_VERIFIER_ON && !verifier::MayDestroy(binding, function, caller)) return false;
+  return !IsForbiddenInCallback(function);
+}
 
 constexpr ULONG kMostDispatchThreads = 16;  // the pairs of inboxes that a link can have
 
@@ -166,7 +172,7 @@ NTSTATUS KmclServerCreate(const char* Address, const KMCL_ENDPOINT_OPTIONS* Opti
 }
 
 VOID KmclServerDestroy(KMCL_SERVER Server) {
-  if (Server == nullptr || IsForbiddenInCallback("KmclServerDestroy")) return;
+  if (Server == nullptr || !MayDestroy(Server->binding, "KmclServerDestroy", KMCL_CALLER)) return;
   delete Server;
 }
 
@@ -203,7 +209,7 @@ NTSTATUS KmclClientConnect(const char* Address, const KMCL_ENDPOINT_OPTIONS* Opt
 }
 
 VOID KmclClientDestroy(KMCL_CLIENT Client) {
-  if (Client == nullptr || IsForbiddenInCallback("KmclClientDestroy")) return;
+  if (Client == nullptr || !MayDestroy(Client->binding, "KmclClientDestroy", KMCL_CALLER)) return;
   delete Client;
 }
 

@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "api/status_map.h"
+#include "api/verifier.h"
 #include "channel/channel.h"
 #include "log.h"
 #include "mutex.h"
@@ -136,6 +137,11 @@ bool IsForbiddenInCallback(const char* what) {
   std::abort();
 #endif
   return true;
+}
+
+bool MayChangeState(VMBCHANNEL channel, const char* function, const void* caller) {
+  if (KMCL_VERIFIER_ON && !verifier::MayChangeState(channel, function, caller)) return false;
+  return !IsForbiddenInCallback(function);
 }
 
 wire::Guid FromC(const GUID& guid) { return std::bit_cast<wire::Guid>(guid); }

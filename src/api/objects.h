@@ -27,7 +27,7 @@ struct DeviceBinding {
 };
 
 // Behind VMBCHANNEL: the driver's callbacks, and the channel they belong to.
-class ChannelObject final : public channel::Handler {
+class ChannelObject : public channel::Handler {
  public:
   explicit ChannelObject(endpoint::Server& server) : server_(server.MakeChannel(*this)) {}
   explicit ChannelObject(endpoint::Client& client) : client_(client.MakeChannel(*this)) {}
@@ -97,6 +97,11 @@ bool RemovePartitionHandle(HANDLE handle);
 // A call that would wait for the callback it is made from. Logged; a debug build stops here. `what`
 // names the function.
 bool IsForbiddenInCallback(const char* what);
+// The same, and what the verifier knows: false for a call that must not be made here.
+bool MayChangeState(VMBCHANNEL channel, const char* function, const void* caller);
+
+// VmbPacketSend, its checks included.
+NTSTATUS SendPacket(channel::Packet& packet, PVOID buffer, UINT32 length, PMDL mdl, UINT32 flags);
 
 wire::Guid FromC(const GUID& guid);
 GUID ToC(const wire::Guid& guid);

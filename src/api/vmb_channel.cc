@@ -4,15 +4,19 @@
 
 #include "api/objects.h"
 #include "api/status_map.h"
+#include "api/verifier.h"
 #include "log.h"
 
 namespace kmcl::api {
 namespace {
 
-NTSTATUS Allocate(const DeviceBinding& binding, bool is_server, VMBCHANNEL* channel) {
+NTSTATUS Allocate(const DeviceBinding& binding, bool is_server, VMBCHANNEL* channel,
+                  const void* caller) {
   try {
-    ChannelObject* const object = is_server ? new ChannelObject(*binding.server)
-                                            : new ChannelObject(*binding.client);
+    ChannelObject* const object =
+        KMCL_WITH_VERIFIER && verifier::Attach() ? verifier::MakeChannel(binding, is_server, caller)
+        : is_server                              ? new ChannelObject(*binding.server)
+                                                 : new ChannelObject(*binding.client);
     *channel = object->handle();
     return STATUS_SUCCESS;
   } catch (const std::bad_alloc&) {
@@ -35,23 +39,28 @@ NTSTATUS VmbChannelAllocate(PDEVICE_OBJECT ParentDeviceObject, BOOLEAN IsServer,
   const auto& binding = *static_cast<const DeviceBinding*>(ParentDeviceObject->KmclBinding);
   if ((IsServer != FALSE) != (binding.server != nullptr)) return STATUS_INVALID_PARAMETER_2;
   if (Channel == nullptr) return STATUS_INVALID_PARAMETER_3;
-  return Allocate(binding, IsServer != FALSE, Channel);
+  return Allocate(binding, IsServer != FALSE, Channel, KMCL_CALLER);
 }
 
 VOID VmbChannelCleanup(VMBCHANNEL Channel) {
-  if (Channel == nullptr || IsForbiddenInCallback("VmbChannelCleanup")) return;
+  if (Channel == nullptr || !MayChangeState(Channel, "VmbChannelCleanup", KMCL_CALLER)) return;
   ChannelObject& object = ChannelObject::From(Channel);
   if (!object.engine().is_disabled()) {
+    if (KMCL_VERIFIER_ON) verifier::CleanupOfEnabled(Channel, KMCL_CALLER);
     Log(LogLevel::kError, "VmbChannelCleanup of a channel that is not Disabled: disabled first");
     object.engine().Disable();
   }
   object.engine().DropRestored();  // restored, and never enabled
-  delete &object;
+  if (KMCL_VERIFIER_ON) {
+    verifier::Discard(object, KMCL_CALLER);
+  } else {
+    delete &object;
+  }
 }
 
 NTSTATUS VmbChannelEnable(VMBCHANNEL Channel) {
   if (Channel == nullptr) return STATUS_INVALID_PARAMETER_1;
-  if (IsForbiddenInCallback("VmbChannelEnable")) return STATUS_INVALID_DEVICE_STATE;
+  if (!MayChangeState(Channel, "VmbChannelEnable", KMCL_CALLER)) return STATUS_INVALID_DEVICE_STATE;
   try {
     const auto enabled = ChannelObject::From(Channel).end().Enable();
     return enabled ? STATUS_SUCCESS : StatusOf(enabled.error());
@@ -61,17 +70,17 @@ NTSTATUS VmbChannelEnable(VMBCHANNEL Channel) {
 }
 
 VOID VmbChannelDisable(VMBCHANNEL Channel) {
-  if (Channel == nullptr || IsForbiddenInCallback("VmbChannelDisable")) return;
+  if (Channel == nullptr || !MayChangeState(Channel, "VmbChannelDisable", KMCL_CALLER)) return;
   ChannelObject::From(Channel).engine().Disable();
 }
 
 VOID VmbChannelStart(VMBCHANNEL Channel) {
-  if (Channel == nullptr || IsForbiddenInCallback("VmbChannelStart")) return;
+  if (Channel == nullptr || !MayChangeState(Channel, "VmbChannelStart", KMCL_CALLER)) return;
   ChannelObject::From(Channel).engine().Start();
 }
 
 VOID VmbChannelPause(VMBCHANNEL Channel) {
-  if (Channel == nullptr || IsForbiddenInCallback("VmbChannelPause")) return;
+  if (Channel == nullptr || !MayChangeState(Channel, "VmbChannelPause", KMCL_CALLER)) return;
   ChannelObject::From(Channel).engine().Pause();
 }
 
@@ -112,11 +121,13 @@ NTSTATUS VmbChannelSetInterruptLatency(VMBCHANNEL Channel, UINT16 Latency,
 
 VOID VmbChannelSetIncomingProcessingAtPassive(VMBCHANNEL Channel, BOOLEAN RequirePassive) {
   if (Channel == nullptr) return;
+  if (KMCL_VERIFIER_ON && !verifier::IsChannel(Channel, "VmbChannelSetIncomingProcessingAtPassive", KMCL_CALLER)) return;
   ChannelObject::From(Channel).engine().SetPassive(RequirePassive != FALSE);
 }
 
 VOID VmbChannelSetTransactionQuota(VMBCHANNEL Channel, UINT32 Quota) {
   if (Channel == nullptr) return;
+  if (KMCL_VERIFIER_ON && !verifier::IsChannel(Channel, "VmbChannelSetTransactionQuota", KMCL_CALLER)) return;
   if (Quota == 0) {
     Log(LogLevel::kError, "VmbChannelSetTransactionQuota: a quota of 0 is ignored");
     return;

@@ -5,6 +5,7 @@
 
 #include "api/objects.h"
 #include "api/status_map.h"
+#include "api/verifier.h"
 #include "wire/messages.h"
 #include "wire/ring_layout.h"
 
@@ -16,9 +17,15 @@ enum class Kind { kEither, kServer, kClient };
 // What may be set, or nullptr outside of the window, for NULL, and at the wrong end.
 channel::Config* ConfigOf(VMBCHANNEL channel, Kind kind) {
   if (channel == nullptr) return nullptr;
+  if (KMCL_VERIFIER_ON && !verifier::IsChannel(channel, "An Init function", nullptr)) return nullptr;
   ChannelObject& object = ChannelObject::From(channel);
-  if (kind != Kind::kEither && (kind == Kind::kServer) != object.is_server()) return nullptr;
-  return object.engine().config_in_init_window();
+  if (kind != Kind::kEither && (kind == Kind::kServer) != object.is_server()) {
+    if (KMCL_VERIFIER_ON) verifier::OutsideInitWindow(channel, true);
+    return nullptr;
+  }
+  channel::Config* const config = object.engine().config_in_init_window();
+  if (KMCL_VERIFIER_ON && config == nullptr) verifier::OutsideInitWindow(channel, false);
+  return config;
 }
 
 // The longest payload that one ring packet can carry, beside a pipe header (length8 has 16 bits).

@@ -7,6 +7,7 @@
 #include "api/deadline.h"
 #include "api/objects.h"
 #include "api/status_map.h"
+#include "api/verifier.h"
 #include "log.h"
 
 namespace kmcl::api {
@@ -37,7 +38,36 @@ NTSTATUS CheckSend(ChannelObject& object, PVOID buffer, UINT32 length, UINT32 ca
   return STATUS_SUCCESS;
 }
 
+inline NTSTATUS CheckAndSend(channel::Packet& packet, PVOID buffer, UINT32 length, UINT32 capacity,
+                             PMDL mdl, UINT32 flags) {
+  const NTSTATUS checked =
+      CheckSend(ChannelObject::From(*packet.channel), buffer, length, capacity, mdl, flags);
+  if (checked != STATUS_SUCCESS) return checked;
+  const bool wait = (flags & VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION) != 0;
+  const auto sent = packet.channel->Send(packet, BytesOf(buffer, length), wait);
+  return sent ? STATUS_SUCCESS : StatusOf(sent.error());
+}
+
+// A send that the first look refuses: the true reason, or what the verifier says.
+__attribute__((noinline, cold)) NTSTATUS RefuseSend(VMBPACKET packet, PVOID buffer, UINT32 length,
+                                                    PMDL mdl, UINT32 flags, const void* caller) {
+  if (packet == nullptr) {
+    if (KMCL_VERIFIER_ON) verifier::NullPacket("VmbPacketSend", caller);
+    return STATUS_INVALID_PARAMETER_1;
+  }
+  if (KMCL_VERIFIER_ON && PacketFrom(packet).send_limit == 0) {
+    return verifier::Send(packet, buffer, length, mdl, flags, caller);
+  }
+  if (PacketFrom(packet).routine == nullptr) return STATUS_INVALID_PARAMETER_1;
+  return SendPacket(PacketFrom(packet), buffer, length, mdl, flags);
+}
+
 }  // namespace
+
+NTSTATUS SendPacket(channel::Packet& packet, PVOID buffer, UINT32 length, PMDL mdl, UINT32 flags) {
+  return CheckAndSend(packet, buffer, length, packet.capacity, mdl, flags);
+}
+
 }  // namespace kmcl::api
 
 using namespace kmcl;
@@ -55,6 +85,7 @@ VOID VmbPacketFree(VMBPACKET VmbPacket) {
   if (VmbPacket == nullptr) return;
   channel::Packet& packet = PacketFrom(VmbPacket);
   if (packet.in_caller_memory) {
+    if (KMCL_VERIFIER_ON && packet.send_limit == 0) return verifier::Free(VmbPacket, KMCL_CALLER);
     Log(LogLevel::kError, "VmbPacketFree of a packet in the caller's own memory: ignored");
   } else if (packet.state.load(std::memory_order_relaxed) != channel::Packet::State::kIdle) {
     Log(LogLevel::kError, "VmbPacketFree of a packet that is in flight: ignored");
@@ -74,6 +105,9 @@ NTSTATUS VmbPacketInitialize(VMBCHANNEL Channel, VMBPACKET VmbPacket, UINT32 Byt
   }
   channel::Channel& engine = ChannelObject::From(Channel).engine();
   if (ByteCount < engine.packet_object_bytes()) return STATUS_INVALID_PARAMETER_3;
+  if (KMCL_VERIFIER_ON && engine.config().watched) {
+    return verifier::Initialize(Channel, VmbPacket, KMCL_CALLER);
+  }
   engine.InitializePacket(VmbPacket);
   return STATUS_SUCCESS;
 }
@@ -96,15 +130,14 @@ VOID VmbPacketSetCompletionRoutine(VMBPACKET PacketObject,
 NTSTATUS VmbPacketSend(VMBPACKET PacketObject, PVOID Buffer, UINT32 BufferLength,
                        PMDL ExternalDataMdl, UINT32 Flags) {
   if (PacketObject == nullptr || PacketFrom(PacketObject).routine == nullptr) {
-    return STATUS_INVALID_PARAMETER_1;
+    return RefuseSend(PacketObject, Buffer, BufferLength, ExternalDataMdl, Flags, KMCL_CALLER);
   }
   channel::Packet& packet = PacketFrom(PacketObject);
-  const NTSTATUS checked = CheckSend(ChannelObject::From(*packet.channel), Buffer, BufferLength,
-                                     packet.capacity, ExternalDataMdl, Flags);
-  if (checked != STATUS_SUCCESS) return checked;
-  const bool wait = (Flags & VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION) != 0;
-  const auto sent = packet.channel->Send(packet, BytesOf(Buffer, BufferLength), wait);
-  return sent ? STATUS_SUCCESS : StatusOf(sent.error());
+  // Too long, or watched.
+  if (BufferLength >= packet.send_limit) {
+    return RefuseSend(PacketObject, Buffer, BufferLength, ExternalDataMdl, Flags, KMCL_CALLER);
+  }
+  return CheckAndSend(packet, Buffer, BufferLength, UINT32_MAX, ExternalDataMdl, Flags);
 }
 
 NTSTATUS VmbChannelSendSynchronousRequest(VMBCHANNEL Channel, PVOID Buffer, UINT32 BufferSize,
@@ -119,6 +152,11 @@ NTSTATUS VmbChannelSendSynchronousRequest(VMBCHANNEL Channel, PVOID Buffer, UINT
   if (checked != STATUS_SUCCESS) return checked;
   const bool wait = (Flags & VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION) != 0;
   const bool now = Timeout != nullptr && Timeout->QuadPart == 0;
+  if (KMCL_VERIFIER_ON &&
+      !verifier::MaySendSynchronously(
+          Channel, now && !wait ? verifier::Blocks::kNo : verifier::Blocks::kYes, KMCL_CALLER)) {
+    return STATUS_INVALID_DEVICE_STATE;
+  }
   if (object.is_server() && wait) return STATUS_INVALID_PARAMETER_5;
   if (CompletionBufferSize != nullptr && *CompletionBufferSize % 8 != 0) {
     return STATUS_INVALID_PARAMETER_7;
@@ -143,11 +181,17 @@ NTSTATUS VmbChannelSendSynchronousRequest(VMBCHANNEL Channel, PVOID Buffer, UINT
 
 VOID VmbChannelPacketComplete(VMBPACKETCOMPLETION PacketCompletionContext,
                               PVOID PacketCompletionBuffer, UINT32 BufSize) {
-  if (PacketCompletionContext == nullptr) return;
+  if (PacketCompletionContext == nullptr) {
+    if (KMCL_VERIFIER_ON) verifier::NullPacket("VmbChannelPacketComplete", KMCL_CALLER);
+    return;
+  }
   channel::IncomingPacket& packet = IncomingFrom(PacketCompletionContext);
   const UINT32 limit = packet.channel->config().maximum_packet_bytes;
   if (PacketCompletionBuffer == nullptr) BufSize = 0;
   if (BufSize > limit) {
+    if (KMCL_VERIFIER_ON) {
+      verifier::CompletionTooLong(PacketCompletionContext, BufSize, limit, KMCL_CALLER);
+    }
     Log(LogLevel::kError, "VmbChannelPacketComplete with %u bytes, the maximum is %u: cut", BufSize,
         limit);
     BufSize = limit;
@@ -158,16 +202,23 @@ VOID VmbChannelPacketComplete(VMBPACKETCOMPLETION PacketCompletionContext,
 }
 
 VOID VmbChannelPacketDeferToPassive(VMBPACKETCOMPLETION PacketCompletionContext) {
-  if (PacketCompletionContext == nullptr) return;
+  if (PacketCompletionContext == nullptr) {
+    if (KMCL_VERIFIER_ON) verifier::NullPacket("VmbChannelPacketDeferToPassive", KMCL_CALLER);
+    return;
+  }
   channel::IncomingPacket& packet = IncomingFrom(PacketCompletionContext);
   if (!packet.channel->Defer(packet)) {
     Log(LogLevel::kError,
-        "VmbChannelPacketDeferToPassive outside of the packet's EvtVmbChannelProcessPacket: ignored");
+        "VmbChannelPacketDeferToPassive outside of the packet's EvtVmbChannelProcessPacket: "
+        "ignored");
   }
 }
 
 VOID VmbChannelPacketFail(VMBPACKETCOMPLETION PacketCompletionContext) {
-  if (PacketCompletionContext == nullptr) return;
+  if (PacketCompletionContext == nullptr) {
+    if (KMCL_VERIFIER_ON) verifier::NullPacket("VmbChannelPacketFail", KMCL_CALLER);
+    return;
+  }
   channel::IncomingPacket& packet = IncomingFrom(PacketCompletionContext);
   if (!packet.channel->Fail(packet)) {
     Log(LogLevel::kError, "VmbChannelPacketFail of a packet that is not outstanding: ignored");

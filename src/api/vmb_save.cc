@@ -6,6 +6,7 @@
 
 #include "api/objects.h"
 #include "api/status_map.h"
+#include "api/verifier.h"
 
 using namespace kmcl;
 using namespace kmcl::api;
@@ -27,7 +28,7 @@ NTSTATUS StatusOfFailure(const channel::SaveFailure& failure) {
 NTSTATUS VmbChannelSaveBegin(VMBCHANNEL Channel) {
   ChannelObject* const object = ServerFrom(Channel);
   if (object == nullptr) return STATUS_INVALID_PARAMETER_1;
-  if (IsForbiddenInCallback("VmbChannelSaveBegin")) return STATUS_INVALID_DEVICE_STATE;
+  if (!MayChangeState(Channel, "VmbChannelSaveBegin", KMCL_CALLER)) return STATUS_INVALID_DEVICE_STATE;
   const auto begun = object->engine().BeginSave(object->server()->name());
   return begun ? STATUS_SUCCESS : StatusOf(begun.error());
 }
@@ -40,7 +41,7 @@ NTSTATUS VmbChannelSaveContinue(VMBCHANNEL Channel, PVOID SaveBuffer, ULONG Save
   if (BytesFilled == nullptr) return STATUS_INVALID_PARAMETER_4;
   if (BytesRequired == nullptr) return STATUS_INVALID_PARAMETER_5;
   *BytesFilled = *BytesRequired = 0;
-  if (IsForbiddenInCallback("VmbChannelSaveContinue")) return STATUS_INVALID_DEVICE_STATE;
+  if (!MayChangeState(Channel, "VmbChannelSaveContinue", KMCL_CALLER)) return STATUS_INVALID_DEVICE_STATE;
   const auto progress =
       object->engine().ContinueSave({static_cast<std::byte*>(SaveBuffer), SaveBufferSize});
   if (!progress) return StatusOfFailure(progress.error());
@@ -59,7 +60,7 @@ NTSTATUS VmbChannelSaveContinue(VMBCHANNEL Channel, PVOID SaveBuffer, ULONG Save
 
 VOID VmbChannelSaveEnd(VMBCHANNEL Channel) {
   ChannelObject* const object = ServerFrom(Channel);
-  if (object == nullptr || IsForbiddenInCallback("VmbChannelSaveEnd")) return;
+  if (object == nullptr || !MayChangeState(Channel, "VmbChannelSaveEnd", KMCL_CALLER)) return;
   object->engine().EndSave();
 }
 
@@ -67,7 +68,7 @@ NTSTATUS VmbChannelRestoreFromBuffer(VMBCHANNEL Channel, PVOID Buffer, ULONG Buf
   ChannelObject* const object = ServerFrom(Channel);
   if (object == nullptr) return STATUS_INVALID_PARAMETER_1;
   if (Buffer == nullptr) return STATUS_INVALID_PARAMETER_2;
-  if (IsForbiddenInCallback("VmbChannelRestoreFromBuffer")) return STATUS_INVALID_DEVICE_STATE;
+  if (!MayChangeState(Channel, "VmbChannelRestoreFromBuffer", KMCL_CALLER)) return STATUS_INVALID_DEVICE_STATE;
   const auto restored =
       object->server()->Restore({static_cast<const std::byte*>(Buffer), BufferSize});
   if (!restored) return StatusOfFailure(restored.error());
@@ -83,5 +84,6 @@ NTSTATUS VmbPacketRestore(VMBPACKET PacketObject, PVOID Buffer, ULONG BufferSize
   channel::Packet& packet = PacketFrom(PacketObject);
   const auto restored = packet.channel->RestorePacket(
       packet, {static_cast<const std::byte*>(Buffer), BufferSize});
+  if (restored && KMCL_VERIFIER_ON) verifier::Restored(PacketObject, KMCL_CALLER);
   return restored ? STATUS_SUCCESS : StatusOf(restored.error());
 }

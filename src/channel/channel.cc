@@ -342,11 +342,15 @@ Packet* Channel::InitializePacket(void* memory) {
   auto* packet = new (memory) Packet;
   packet->channel = this;
   packet->capacity = config_.maximum_packet_bytes;
+  packet->send_limit = packet->capacity + 1;
   packet->in_caller_memory = true;
   return packet;
 }
 
-Packet* Channel::AllocatePacket() {
+Packet* Channel::AllocatePacket() { return TakePacket<For::kOwner>(); }
+
+template <Channel::For kFor>
+Packet* Channel::TakePacket() {
   std::uint32_t count = 0;
   {
     MutexLock lock(packets_mutex_);
@@ -361,8 +365,9 @@ Packet* Channel::AllocatePacket() {
       --packet_count_;
       ::operator delete(idle, std::align_val_t{kPacketAlignment});
     }
-    count = ++packet_count_;
+    if (kFor == For::kLibrary || !config_.watched) count = ++packet_count_;
   }
+  if (count == 0) return handler_.OnAllocatePacket();
   void* memory = ::operator new(packet_object_bytes(), std::align_val_t{kPacketAlignment},
                                 std::nothrow);
   if (memory == nullptr) {
@@ -396,7 +401,7 @@ void Channel::FreePacket(Packet& packet) {
 
 void Channel::KeepIdlePackets() {
   MutexLock lock(packets_mutex_);
-  keeping_packets_ = true;
+  keeping_packets_ = !config_.watched;  // none that the watching owner does not know
 }
 
 void Channel::TrimIdlePackets() {
@@ -442,7 +447,7 @@ Result<std::size_t> Channel::SendAndWait(
 Result<std::size_t> Channel::Request(
     std::span<const std::byte> data, bool wants_completion, std::span<std::byte> reply,
     std::optional<std::chrono::steady_clock::time_point> deadline) {
-  Packet* const packet = AllocatePacket();
+  Packet* const packet = TakePacket<For::kLibrary>();
   if (packet == nullptr) return std::unexpected(Error::kOutOfMemory);
   auto result = SendAndWait(*packet, data, wants_completion, reply, deadline);
   FreePacket(*packet);
@@ -452,7 +457,7 @@ Result<std::size_t> Channel::Request(
 Result<std::size_t> Channel::RequestNow(std::span<const std::byte> data, bool wants_completion,
                                         std::span<std::byte> reply) {
   if (data.size() > config_.maximum_packet_bytes) return std::unexpected(Error::kPacketTooLong);
-  Packet* const packet = AllocatePacket();
+  Packet* const packet = TakePacket<For::kLibrary>();
   if (packet == nullptr) return std::unexpected(Error::kOutOfMemory);
   SynchronousWait wait(reply);
   packet->waiter = &wait;
@@ -479,7 +484,9 @@ Result<std::size_t> Channel::RequestNow(std::span<const std::byte> data, bool wa
 }
 
 bool Channel::Complete(IncomingPacket& packet, std::span<const std::byte> reply) {
-  if (!receiver_.Retire(packet)) return false;
+  if (!receiver_.Retire(packet)) {
+    return handler_.OnNotOutstanding(packet, Handler::Retire::kComplete, reply);
+  }
   bool queued = false;
   if (packet.wants_completion) {
     Sender::Effects effects;

@@ -38,6 +38,7 @@ struct Config {
   std::uint32_t maximum_external_chain = 0;
   std::uint32_t context_bytes = 0;
   bool pipe = false;
+  bool watched = false;  // the owner makes the packets it sends: Handler::OnAllocatePacket
 };
 
 // Pages for one ring of a client's channel, control page included: `wanted`, or with 0 a default that
@@ -116,8 +117,13 @@ class Channel {
   // Received packets. Complete: any thread, once. False: not outstanding (a second completion).
   bool Complete(IncomingPacket& packet, std::span<const std::byte> reply);
   // Defer: only inside OnPacket. Fail: until the packet is completed. False: not (any more) possible.
-  bool Defer(IncomingPacket& packet) { return receiver_.Defer(packet); }
-  bool Fail(IncomingPacket& packet) { return receiver_.Fail(packet); }
+  bool Defer(IncomingPacket& packet) {
+    return receiver_.Defer(packet) ||
+           handler_.OnNotOutstanding(packet, Handler::Retire::kDefer, {});
+  }
+  bool Fail(IncomingPacket& packet) {
+    return receiver_.Fail(packet) || handler_.OnNotOutstanding(packet, Handler::Retire::kFail, {});
+  }
   void SetQuota(std::uint32_t quota) { receiver_.SetQuota(quota); }
   void SetPassive(bool required) { receiver_.SetPassive(required); }
 
@@ -203,6 +209,9 @@ class Channel {
   void EndAbandoned() KMCL_EXCLUDES(mutex_);
   bool TakeReattached() KMCL_EXCLUDES(mutex_);
   void AbortSynchronous();
+  enum class For : std::uint8_t { kOwner, kLibrary };
+  template <For kFor>
+  Packet* TakePacket() KMCL_EXCLUDES(packets_mutex_);
   // Carries out what a sender's call left to do.
   void Carry(Sender::Effects& effects);
   void Break(Error error);

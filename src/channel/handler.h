@@ -50,6 +50,17 @@ class Handler {
 
   // The completion routine of a packet; may overlap anything.
   virtual void OnPacketDone(Packet& packet, Outcome outcome, std::span<std::byte> reply) = 0;
+
+  // What an owner is asked who watches its driver (Config::watched). It makes the packets to send itself,
+  // by Channel::InitializePacket; nullptr without memory. Any thread.
+  virtual Packet* OnAllocatePacket() { return nullptr; }
+  // A received packet was to be retired that is not outstanding, or to be deferred at the wrong time. An
+  // owner that gave its driver another object in the packet's place retires the true one now. Any thread.
+  // False: there is nothing to retire.
+  enum class Retire : std::uint8_t { kComplete, kDefer, kFail };
+  virtual bool OnNotOutstanding(IncomingPacket&, Retire, std::span<const std::byte> /*reply*/) {
+    return false;
+  }
 };
 
 // Asks for a turn. Each call leads to at least one later turn of that kind; none is taken inside the

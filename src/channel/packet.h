@@ -54,6 +54,8 @@ struct alignas(16) Packet : Outgoing {
   Packet* newer = nullptr;
   Packet* chain = nullptr;
   std::uint32_t capacity = 0;
+  // For the edge, too: sends of fewer bytes need no closer look. At first one more than the capacity.
+  std::uint32_t send_limit = 0;
   std::atomic<State> state{State::kIdle};
   bool wants_completion = false;
   bool in_caller_memory = false;

@@ -1,0 +1,63 @@
+// The hooks of the verifier (kmcl/verifier.h) in the functions of the C edge.
+//
+// On the packet path there are none: a watched object is made so that a check which is there anyway
+// refuses it (a packet by its send_limit and in_caller_memory, a received packet by not being
+// outstanding), and the refusal is looked at here. Everywhere else a hook is one line, behind
+// KMCL_VERIFIER_ON.
+#pragma once
+
+#include <kmcl/kmcl.h>
+
+#include <atomic>
+
+namespace kmcl::api {
+class ChannelObject;
+struct DeviceBinding;
+}  // namespace kmcl::api
+
+// 0 when the library is built without the verifier: nothing behind it is then needed to link.
+#ifndef KMCL_WITH_VERIFIER
+#define KMCL_WITH_VERIFIER 1
+#endif
+#define KMCL_VERIFIER_ON (KMCL_WITH_VERIFIER && ::kmcl::api::verifier::IsOn())
+// Where a public function was called from.
+#define KMCL_CALLER __builtin_return_address(0)
+
+namespace kmcl::api::verifier {
+
+extern std::atomic<bool> is_on;
+inline bool IsOn() { return is_on.load(std::memory_order_relaxed); }
+
+// VmbChannelAllocate comes first: reads KMCL_VERIFIER once. True: the channel is to be watched.
+bool Attach();
+// The channel to hand out. Throws std::bad_alloc. `binding` is the endpoint's.
+ChannelObject* MakeChannel(const DeviceBinding& binding, bool is_server, const void* caller);
+// Instead of `delete`, of a Disabled channel.
+void Discard(ChannelObject& object, const void* caller);
+
+// Each of these is asked first. False: the call is a violation and does nothing, or fails.
+enum class Blocks : bool { kNo, kYes };
+// VmbChannelEnable, Disable, Start, Pause, Cleanup and the like: not from any callback.
+bool MayChangeState(VMBCHANNEL channel, const char* function, const void* caller);
+// Calls at PASSIVE_LEVEL that some callbacks may make.
+bool MayBlock(VMBCHANNEL channel, const char* function, const void* caller);
+bool MaySendSynchronously(VMBCHANNEL channel, Blocks blocks, const void* caller);
+bool IsChannel(VMBCHANNEL channel, const char* function, const void* caller);
+bool MayDestroy(const DeviceBinding& binding, const char* function, const void* caller);
+// An Init function was refused.
+void OutsideInitWindow(VMBCHANNEL channel, bool wrong_end);
+// VmbChannelCleanup of a channel that is not Disabled.
+void CleanupOfEnabled(VMBCHANNEL channel, const void* caller);
+// A NULL where a packet is asked for.
+void NullPacket(const char* function, const void* caller);
+
+// What VmbPacketSend, VmbPacketFree and VmbPacketInitialize do with watched packets.
+NTSTATUS Send(VMBPACKET packet, PVOID buffer, UINT32 length, PMDL mdl, UINT32 flags,
+              const void* caller);
+void Free(VMBPACKET packet, const void* caller);
+NTSTATUS Initialize(VMBCHANNEL channel, VMBPACKET memory, const void* caller);
+// VmbPacketRestore has put it in flight.
+void Restored(VMBPACKET packet, const void* caller);
+void CompletionTooLong(VMBPACKETCOMPLETION packet, UINT32 bytes, UINT32 limit, const void* caller);
+
+}  // namespace kmcl::api::verifier
