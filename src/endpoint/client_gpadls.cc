@@ -78,10 +78,10 @@ void Client::OnDriverGpadlResult(ClientChannel& channel, const bus::client::Gpad
     channel.ForgetGpadl(result.gpadl);
     return UnbindIfDone(channel);
   }
-  if (channel.stage_ != ClientChannel::Stage::kTearingDown) {
+  if (HasOpen(channel)) {
     return channel.SetGpadl(result.gpadl, ClientChannel::GpadlStage::kCreated);
   }
-  // Its maker waits for it, but the channel is already leaving.
+  // Its maker waits for it, but it could not be told before EvtChannelClosed any more.
   auto actions = machine_.OnTeardownGpadl(*channel.id_, result.gpadl);
   if (!actions) {
     channel.ForgetGpadl(result.gpadl);

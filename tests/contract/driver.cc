@@ -73,6 +73,7 @@ const std::map<std::string, Driver::Verb>& Driver::Verbs() {
       {"complete", &Driver::Complete},  // CHANNEL NUMBER|all -> ok
       {"fail", &Driver::Fail},          // CHANNEL NUMBER -> ok
       {"raw", &Driver::Raw},            // CHANNEL WHAT VALUES -> status, and what was found
+      {"memory", &Driver::Memory},      // CHANNEL VERB ...; see driver_buffers.h
       {"events", &Driver::Events},      // CHANNEL -> name|detail;...
       {"wait", &Driver::Wait},          // CHANNEL COUNT EVENT -> ok
       {"gate", &Driver::Gate},          // CHANNEL EVENT -> ok
@@ -183,6 +184,10 @@ std::string Driver::Thread(const Words&) { return std::to_string(syscall(SYS_get
 
 std::string Driver::Connected(const Words& words) {
   return KmclClientIsConnected(clients_.at(std::stoi(words.at(1)))) ? "1" : "0";
+}
+
+std::string Driver::Memory(const Words& words) {
+  return buffers_.Do(Find(words.at(1))->handle(), Words(words.begin() + 2, words.end()));
 }
 
 std::string Driver::Events(const Words& words) {

@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "driver_buffers.h"
 #include "driver_channel.h"
 
 namespace kmcl::contract {
@@ -71,6 +72,9 @@ class Driver {
   // Raw channels (driver_raw.cc).
   std::string Raw(const Words& words);
 
+  // Buffers and GPADLs.
+  std::string Memory(const Words& words);
+
   // What was recorded.
   std::string Events(const Words& words);
   std::string Wait(const Words& words);
@@ -98,6 +102,7 @@ class Driver {
   std::map<int, KMCL_CLIENT> clients_;
   std::deque<std::unique_ptr<DriverChannel>> channels_;
   std::map<int, std::unique_ptr<DriverPacket>> packets_;
+  DriverBuffers buffers_;
   std::vector<std::thread> async_;
   int next_id_ = 0;
 };
