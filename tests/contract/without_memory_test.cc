@@ -1,5 +1,7 @@
 // What a call answers when there is no memory for it, at each of its allocations in turn, and that
 // nothing has changed then (KMCL reference 0, 3.2 and 10).
+#include <kmcl/wdk.h>
+
 #include <functional>
 
 #include "allocation_faults.h"
@@ -8,6 +10,8 @@
 namespace kmcl::contract {
 
 namespace {
+
+constexpr ULONG kTag = 0x6C6D634B;
 
 class WithoutMemory : public DirectTest {
  protected:
@@ -169,6 +173,21 @@ TEST_F(WithoutMemory, AFreedPacketIsAllocatedAgain) {
                                                     nullptr, 0, nullptr, nullptr, &now)),
             STATUS_SUCCESS);
   EXPECT_TRUE(results.Wait("allocated", 1));
+}
+
+TEST_F(WithoutMemory, AGpadlIsNeitherMadeNorMapped) {
+  ASSERT_NO_FATAL_FAILURE(OpenBoth());
+  PVOID const buffer = ExAllocatePool2(POOL_FLAG_NON_PAGED, PAGE_SIZE, kTag);
+  UINT32 handle = 0;
+  ExpectFailsUntilThereIsMemory([&] {
+    return VmbChannelCreateGpadlFromBuffer(client_channel_, 0, buffer, PAGE_SIZE, &handle);
+  });
+  PMDL mdl = nullptr;
+  ExpectFailsUntilThereIsMemory(
+      [&] { return VmbChannelMapGpadl(server_channel_, 0, handle, &mdl); });
+  VmbChannelUnmapGpadl(server_channel_, handle);
+  VmbChannelDeleteGpadl(client_channel_, handle);
+  ExFreePoolWithTag(buffer, kTag);
 }
 
 }  // namespace
