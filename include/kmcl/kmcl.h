@@ -43,7 +43,8 @@
  * must not. "<= DISPATCH" means either. A function marked "any thread" may run in several at once.
  *
  * Handles. Those given to a function must be valid, or NULL where it says so; a stale one is not
- * detected. Pointers to buffers are borrowed until the call returns unless the text says otherwise.
+ * detected, unless the verifier is on (kmcl/verifier.h). Pointers to buffers are borrowed until the
+ * call returns unless the text says otherwise.
  *
  * Not in this version: external data, interface tables.
  */

@@ -15,7 +15,8 @@ class ChannelObject;
 struct DeviceBinding;
 }  // namespace kmcl::api
 
-// 0 when the library is built without the verifier: nothing behind it is then needed to link.
+// 0 when the library is built without the verifier: nothing behind it is then needed to link. That is why
+// KMCL_VERIFIER_ON stands first in each condition.
 #ifndef KMCL_WITH_VERIFIER
 #define KMCL_WITH_VERIFIER 1
 #endif
@@ -59,5 +60,10 @@ NTSTATUS Initialize(VMBCHANNEL channel, VMBPACKET memory, const void* caller);
 // VmbPacketRestore has put it in flight.
 void Restored(VMBPACKET packet, const void* caller);
 void CompletionTooLong(VMBPACKETCOMPLETION packet, UINT32 bytes, UINT32 limit, const void* caller);
+
+// A GPADL was created or mapped; deleted or unmapped; mapped twice, or given back without being there.
+void GpadlTaken(VMBCHANNEL channel, UINT32 gpadl);
+void GpadlReturned(VMBCHANNEL channel, UINT32 gpadl);
+void GpadlUnbalanced(VMBCHANNEL channel, UINT32 gpadl, const char* function);
 
 }  // namespace kmcl::api::verifier

@@ -113,8 +113,11 @@ bool VerifiedChannel::OnOpened() {
 }
 
 void VerifiedChannel::OnClosed() {
-  CallbackScope scope(Callback::kClosed, handle(), CodeOf(state_callbacks.EvtChannelClosed));
-  ChannelObject::OnClosed();
+  {
+    CallbackScope scope(Callback::kClosed, handle(), CodeOf(state_callbacks.EvtChannelClosed));
+    ChannelObject::OnClosed();
+  }
+  ReportGpadlsLeft(handle());
 }
 
 void VerifiedChannel::OnSuspend() {

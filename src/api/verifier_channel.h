@@ -28,6 +28,8 @@ class VerifiedChannel final : public ChannelObject {
 
 // "the server's channel \"echo\"".
 std::string NameOf(VMBCHANNEL channel);
+// Tells which GPADLs were not given back (V11): EvtVmbChannelClosed has returned.
+void ReportGpadlsLeft(VMBCHANNEL channel);
 // Tells what was written after it was freed (V21); with `channel`, after a look at all that it has
 // freed.
 void ReportDamage(const void* channel);

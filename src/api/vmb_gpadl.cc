@@ -7,6 +7,7 @@
 #include "api/gpadl_ranges.h"
 #include "api/objects.h"
 #include "api/status_map.h"
+#include "api/verifier.h"
 #include "log.h"
 #include "wdk/mdl.h"
 
@@ -40,10 +41,17 @@ NTSTATUS StatusOfGpadl(Error error) {
   return error == Error::kGpadlUnknown ? STATUS_INVALID_PARAMETER_3 : StatusOf(error);
 }
 
+// Not the end of the channel, but a handle that is not there, or not mapped.
+bool IsMisuse(Error error) { return error == Error::kGpadlUnknown || error == Error::kGpadlState; }
+
 // The part that all ways to create have in common, once the arguments are good.
 template <typename MakeRanges>
 NTSTATUS Create(endpoint::ClientChannel& channel, UINT32 flags, const MakeRanges& make_ranges,
                 UINT32* handle) {
+  const VMBCHANNEL self = ChannelObject::From(channel.engine()).handle();
+  if (KMCL_VERIFIER_ON && !verifier::MayBlock(self, "VmbChannelCreateGpadl", nullptr)) {
+    return STATUS_INVALID_DEVICE_STATE;
+  }
   if (!channel.engine().is_open()) return STATUS_INVALID_DEVICE_STATE;
   try {
     const Result<wire::GpaRangeList> ranges = make_ranges();
@@ -52,6 +60,7 @@ NTSTATUS Create(endpoint::ClientChannel& channel, UINT32 flags, const MakeRanges
         *ranges, IsReadOnly(flags) ? bus::GpadlAccess::kReadOnly : bus::GpadlAccess::kReadWrite);
     if (!gpadl) return StatusOf(gpadl.error());
     *handle = std::to_underlying(*gpadl);
+    if (KMCL_VERIFIER_ON) verifier::GpadlTaken(self, *handle);
     return STATUS_SUCCESS;
   } catch (const std::bad_alloc&) {
     return STATUS_INSUFFICIENT_RESOURCES;
@@ -128,7 +137,13 @@ VOID VmbChannelDeleteGpadl(VMBCHANNEL Channel, UINT32 GpadlHandle) {
   if (channel == nullptr) {
     return Log(LogLevel::kError, "VmbChannelDeleteGpadl: not a client's channel");
   }
+  if (KMCL_VERIFIER_ON && !verifier::MayBlock(Channel, "VmbChannelDeleteGpadl", KMCL_CALLER))
+    return;
+  if (KMCL_VERIFIER_ON) verifier::GpadlReturned(Channel, GpadlHandle);
   if (auto deleted = channel->DeleteGpadl(wire::GpadlId{GpadlHandle}); !deleted) {
+    if (KMCL_VERIFIER_ON && IsMisuse(deleted.error())) {
+      verifier::GpadlUnbalanced(Channel, GpadlHandle, "VmbChannelDeleteGpadl");
+    }
     Log(LogLevel::kError, "VmbChannelDeleteGpadl: handle 0x%x is ignored (%s)", GpadlHandle,
         ErrorName(deleted.error()));
   }
@@ -144,7 +159,11 @@ NTSTATUS VmbChannelMapGpadl(VMBCHANNEL Channel, UINT32 Flags, UINT32 GpadlHandle
     const auto mapped =
         channel->MapGpadl(wire::GpadlId{GpadlHandle},
                           IsReadOnly(Flags) ? wdk::Access::kReadOnly : wdk::Access::kReadWrite);
+    if (KMCL_VERIFIER_ON && !mapped && mapped.error() == Error::kGpadlState) {
+      verifier::GpadlUnbalanced(Channel, GpadlHandle, "VmbChannelMapGpadl");
+    }
     if (!mapped) return StatusOfGpadl(mapped.error());
+    if (KMCL_VERIFIER_ON) verifier::GpadlTaken(Channel, GpadlHandle);
     *Mdl = *mapped;
     return STATUS_SUCCESS;
   } catch (const std::bad_alloc&) {
@@ -157,7 +176,11 @@ VOID VmbChannelUnmapGpadl(VMBCHANNEL Channel, UINT32 GpadlHandle) {
   if (channel == nullptr) {
     return Log(LogLevel::kError, "VmbChannelUnmapGpadl: not a server's channel");
   }
+  if (KMCL_VERIFIER_ON) verifier::GpadlReturned(Channel, GpadlHandle);
   if (auto unmapped = channel->UnmapGpadl(wire::GpadlId{GpadlHandle}); !unmapped) {
+    if (KMCL_VERIFIER_ON && IsMisuse(unmapped.error())) {
+      verifier::GpadlUnbalanced(Channel, GpadlHandle, "VmbChannelUnmapGpadl");
+    }
     Log(LogLevel::kError, "VmbChannelUnmapGpadl: handle 0x%x is ignored (%s)", GpadlHandle,
         ErrorName(unmapped.error()));
   }

@@ -84,6 +84,6 @@ NTSTATUS VmbPacketRestore(VMBPACKET PacketObject, PVOID Buffer, ULONG BufferSize
   channel::Packet& packet = PacketFrom(PacketObject);
   const auto restored = packet.channel->RestorePacket(
       packet, {static_cast<const std::byte*>(Buffer), BufferSize});
-  if (restored && KMCL_VERIFIER_ON) verifier::Restored(PacketObject, KMCL_CALLER);
+  if (KMCL_VERIFIER_ON && restored) verifier::Restored(PacketObject, KMCL_CALLER);
   return restored ? STATUS_SUCCESS : StatusOf(restored.error());
 }
