@@ -61,9 +61,10 @@ NTSTATUS Initialize(VMBCHANNEL channel, VMBPACKET memory, const void* caller);
 void Restored(VMBPACKET packet, const void* caller);
 void CompletionTooLong(VMBPACKETCOMPLETION packet, UINT32 bytes, UINT32 limit, const void* caller);
 
-// A GPADL was created or mapped; deleted or unmapped; mapped twice, or given back without being there.
+// A GPADL was created or mapped; deleted or unmapped; refused a second map; given back without being there.
 void GpadlTaken(VMBCHANNEL channel, UINT32 gpadl);
 void GpadlReturned(VMBCHANNEL channel, UINT32 gpadl);
+void GpadlNotMapped(VMBCHANNEL channel, UINT32 gpadl);
 void GpadlUnbalanced(VMBCHANNEL channel, UINT32 gpadl, const char* function);
 
 }  // namespace kmcl::api::verifier

@@ -37,19 +37,30 @@ void GpadlReturned(VMBCHANNEL channel, UINT32 gpadl) {
   gpadls.taken.erase({channel, gpadl});
 }
 
-void GpadlUnbalanced(VMBCHANNEL channel, UINT32 gpadl, const char* function) {
+// A map may also fail because the channel is not open, which is no mistake of this kind.
+void GpadlNotMapped(VMBCHANNEL channel, UINT32 gpadl) {
   Site before;
   {
     Gpadls& gpadls = TheGpadls();
     MutexLock lock(gpadls.mutex);
     const auto found = gpadls.taken.find({channel, gpadl});
-    if (found != gpadls.taken.end()) before = found->second;
+    if (found == gpadls.taken.end()) return;
+    before = found->second;
   }
   Violation(KmclCheckGpadlUnbalanced,
-            Format("%s was called for GPADL 0x%x of %s, which is %s.", function, gpadl,
-                   NameOf(channel).c_str(), before ? "mapped already" : "not there, or not mapped"))
+            Format("VmbChannelMapGpadl was called for GPADL 0x%x of %s, which is mapped already.",
+                   gpadl, NameOf(channel).c_str()))
       .Channel(channel)
       .Before("Mapped", before)
+      .Now("VmbChannelMapGpadl", Here(nullptr))
+      .Report();
+}
+
+void GpadlUnbalanced(VMBCHANNEL channel, UINT32 gpadl, const char* function) {
+  Violation(KmclCheckGpadlUnbalanced,
+            Format("%s was called for GPADL 0x%x of %s, which is not there, or not mapped.",
+                   function, gpadl, NameOf(channel).c_str()))
+      .Channel(channel)
       .Now(function, Here(nullptr))
       .Report();
 }

@@ -160,7 +160,7 @@ NTSTATUS VmbChannelMapGpadl(VMBCHANNEL Channel, UINT32 Flags, UINT32 GpadlHandle
         channel->MapGpadl(wire::GpadlId{GpadlHandle},
                           IsReadOnly(Flags) ? wdk::Access::kReadOnly : wdk::Access::kReadWrite);
     if (KMCL_VERIFIER_ON && !mapped && mapped.error() == Error::kGpadlState) {
-      verifier::GpadlUnbalanced(Channel, GpadlHandle, "VmbChannelMapGpadl");
+      verifier::GpadlNotMapped(Channel, GpadlHandle);
     }
     if (!mapped) return StatusOfGpadl(mapped.error());
     if (KMCL_VERIFIER_ON) verifier::GpadlTaken(Channel, GpadlHandle);
