@@ -10,6 +10,13 @@
 #include "api/verifier.h"
 #include "log.h"
 
+// Not the way of a packet: a function of its own, whatever the compiler knows about its body.
+#if __has_attribute(noipa)
+#define KMCL_COLD __attribute__((noinline, cold, noipa))
+#else
+#define KMCL_COLD __attribute__((noinline, cold))
+#endif
+
 namespace kmcl::api {
 namespace {
 
@@ -48,9 +55,28 @@ inline NTSTATUS CheckAndSend(channel::Packet& packet, PVOID buffer, UINT32 lengt
   return sent ? STATUS_SUCCESS : StatusOf(sent.error());
 }
 
+// What the packet path leaves to others, so that the verifier's hooks do not weigh on it.
+
+KMCL_COLD void RefuseNull(const char* function, const void* caller) {
+  if (KMCL_VERIFIER_ON) verifier::NullPacket(function, caller);
+}
+
+KMCL_COLD void RefuseFree(VMBPACKET packet, const void* caller) {
+  if (KMCL_VERIFIER_ON && PacketFrom(packet).send_limit == 0) return verifier::Free(packet, caller);
+  Log(LogLevel::kError, "VmbPacketFree of a packet in the caller's own memory: ignored");
+}
+
+KMCL_COLD UINT32 CutCompletion(VMBPACKETCOMPLETION packet, UINT32 bytes, UINT32 limit,
+                               const void* caller) {
+  if (KMCL_VERIFIER_ON) verifier::CompletionTooLong(packet, bytes, limit, caller);
+  Log(LogLevel::kError, "VmbChannelPacketComplete with %u bytes, the maximum is %u: cut", bytes,
+      limit);
+  return limit;
+}
+
 // A send that the first look refuses: the true reason, or what the verifier says.
-__attribute__((noinline, cold)) NTSTATUS RefuseSend(VMBPACKET packet, PVOID buffer, UINT32 length,
-                                                    PMDL mdl, UINT32 flags, const void* caller) {
+KMCL_COLD NTSTATUS RefuseSend(VMBPACKET packet, PVOID buffer, UINT32 length, PMDL mdl,
+                              UINT32 flags, const void* caller) {
   if (packet == nullptr) {
     if (KMCL_VERIFIER_ON) verifier::NullPacket("VmbPacketSend", caller);
     return STATUS_INVALID_PARAMETER_1;
@@ -85,8 +111,7 @@ VOID VmbPacketFree(VMBPACKET VmbPacket) {
   if (VmbPacket == nullptr) return;
   channel::Packet& packet = PacketFrom(VmbPacket);
   if (packet.in_caller_memory) {
-    if (KMCL_VERIFIER_ON && packet.send_limit == 0) return verifier::Free(VmbPacket, KMCL_CALLER);
-    Log(LogLevel::kError, "VmbPacketFree of a packet in the caller's own memory: ignored");
+    RefuseFree(VmbPacket, KMCL_CALLER);
   } else if (packet.state.load(std::memory_order_relaxed) != channel::Packet::State::kIdle) {
     Log(LogLevel::kError, "VmbPacketFree of a packet that is in flight: ignored");
   } else {
@@ -181,20 +206,12 @@ NTSTATUS VmbChannelSendSynchronousRequest(VMBCHANNEL Channel, PVOID Buffer, UINT
 
 VOID VmbChannelPacketComplete(VMBPACKETCOMPLETION PacketCompletionContext,
                               PVOID PacketCompletionBuffer, UINT32 BufSize) {
-  if (PacketCompletionContext == nullptr) {
-    if (KMCL_VERIFIER_ON) verifier::NullPacket("VmbChannelPacketComplete", KMCL_CALLER);
-    return;
-  }
+  if (PacketCompletionContext == nullptr) return RefuseNull("VmbChannelPacketComplete", KMCL_CALLER);
   channel::IncomingPacket& packet = IncomingFrom(PacketCompletionContext);
   const UINT32 limit = packet.channel->config().maximum_packet_bytes;
   if (PacketCompletionBuffer == nullptr) BufSize = 0;
   if (BufSize > limit) {
-    if (KMCL_VERIFIER_ON) {
-      verifier::CompletionTooLong(PacketCompletionContext, BufSize, limit, KMCL_CALLER);
-    }
-    Log(LogLevel::kError, "VmbChannelPacketComplete with %u bytes, the maximum is %u: cut", BufSize,
-        limit);
-    BufSize = limit;
+    BufSize = CutCompletion(PacketCompletionContext, BufSize, limit, KMCL_CALLER);
   }
   if (!packet.channel->Complete(packet, BytesOf(PacketCompletionBuffer, BufSize))) {
     Log(LogLevel::kError, "VmbChannelPacketComplete of a packet that is not outstanding: ignored");
@@ -202,10 +219,7 @@ VOID VmbChannelPacketComplete(VMBPACKETCOMPLETION PacketCompletionContext,
 }
 
 VOID VmbChannelPacketDeferToPassive(VMBPACKETCOMPLETION PacketCompletionContext) {
-  if (PacketCompletionContext == nullptr) {
-    if (KMCL_VERIFIER_ON) verifier::NullPacket("VmbChannelPacketDeferToPassive", KMCL_CALLER);
-    return;
-  }
+  if (PacketCompletionContext == nullptr) return RefuseNull("VmbChannelPacketDeferToPassive", KMCL_CALLER);
   channel::IncomingPacket& packet = IncomingFrom(PacketCompletionContext);
   if (!packet.channel->Defer(packet)) {
     Log(LogLevel::kError,
@@ -215,10 +229,7 @@ VOID VmbChannelPacketDeferToPassive(VMBPACKETCOMPLETION PacketCompletionContext)
 }
 
 VOID VmbChannelPacketFail(VMBPACKETCOMPLETION PacketCompletionContext) {
-  if (PacketCompletionContext == nullptr) {
-    if (KMCL_VERIFIER_ON) verifier::NullPacket("VmbChannelPacketFail", KMCL_CALLER);
-    return;
-  }
+  if (PacketCompletionContext == nullptr) return RefuseNull("VmbChannelPacketFail", KMCL_CALLER);
   channel::IncomingPacket& packet = IncomingFrom(PacketCompletionContext);
   if (!packet.channel->Fail(packet)) {
     Log(LogLevel::kError, "VmbChannelPacketFail of a packet that is not outstanding: ignored");
