@@ -462,6 +462,7 @@ TEST_P(Gpadls, DeleteReturnsWhenTheServerDies) {
   KillServer();
   ASSERT_TRUE(client_->Wait("returned memory ok"));
   ASSERT_TRUE(client_->Wait("Closed"));
+  client_->Disable();  // until the callback has returned the channel is still open
   EXPECT_EQ(Make("create 0 " + buffer_ + ":0:4096").status, STATUS_INVALID_DEVICE_STATE);
 }
 
