@@ -3,11 +3,10 @@
 //   KMCL_BUS=unix:/tmp/bus echo_client_cpp [TEXT]
 //
 // Needs examples/echo_server.c or .cpp at the other end. The same in C: examples/echo_client.c.
-#include <kmcl/kmcl.hpp>
-
 #include <cstdio>
 #include <cstdlib>
 #include <future>
+#include <kmcl/kmcl.hpp>
 #include <string>
 #include <string_view>
 

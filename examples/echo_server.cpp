@@ -4,11 +4,11 @@
 //
 // Prints "serving" once clients may connect; ends on Ctrl-C or SIGTERM. The same in C:
 // examples/echo_server.c.
-#include <kmcl/kmcl.hpp>
 #include <signal.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <kmcl/kmcl.hpp>
 
 namespace {
 

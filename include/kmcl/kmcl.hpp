@@ -1,14 +1,14 @@
 // kmcl/kmcl.hpp - KMCL for C++: the C functions of kmcl/kmcl.h and kmcl/endpoint.h as objects.
 //
-// Header-only and thin: every object is one handle, every function one C function, and what the C manual
-// says about order, threads and levels holds here word for word. What is added:
+// Header-only and thin: every object is one handle, every function one C function, and what the C
+// manual says about order, threads and levels holds here word for word. What is added:
 //   * handles end with their owner: Server, Client, Channel, Packet, Incoming;
 //   * callbacks are lambdas, bytes are spans, failures are std::expected<T, kmcl::Status>;
 //   * a request can be awaited: auto answer = co_await channel.Request(bytes).
 // Anything that has no name here is done on the handle (Channel::handle) by the C function.
 //
-// Callbacks run on the library's threads, as the C manual says. One that throws ends the program: there is
-// no frame above it that could catch. Functions here throw nothing but std::bad_alloc.
+// Callbacks run on the library's threads, as the C manual says. One that throws ends the program:
+// there is no frame above it that could catch. Functions here throw nothing but std::bad_alloc.
 //
 // C++23; compiled with g++ 12 and clang 19 in the tests.
 #ifndef KMCL_KMCL_HPP
@@ -66,8 +66,8 @@ inline std::span<const std::byte> BytesOf(std::string_view text) {
 
 // ---- Incoming packets.
 
-// One received packet. Retires it: with Complete, or without an answer when it is destroyed. Move it to where
-// the answer will be made, on any thread.
+// One received packet. Retires it: with Complete, or without an answer when it is destroyed. Move
+// it to where the answer will be made, on any thread.
 class Incoming {
  public:
   Incoming(VMBPACKETCOMPLETION packet, std::span<std::byte> data, UINT32 flags)
@@ -85,7 +85,8 @@ class Incoming {
   }
   ~Incoming() { Complete(); }
 
-  // The library's, valid until the packet is retired. Rounded up to a multiple of 8 (not in a pipe).
+  // The library's, valid until the packet is retired. Rounded up to a multiple of 8 (not in a
+  // pipe).
   std::span<const std::byte> data() const { return data_; }
   bool has_external_data() const {
     return (flags_ & VMBUS_CHANNEL_PROCESS_PACKET_FLAG_EXTERNAL_DATA) != 0;
@@ -123,7 +124,8 @@ class Incoming {
 class ChannelView;
 class RequestAwaiter;
 
-// A channel that somebody else owns: what callbacks get. To be copied freely, while the channel lives.
+// A channel that somebody else owns: what callbacks get. To be copied freely, while the channel
+// lives.
 class ChannelView {
  public:
   explicit ChannelView(VMBCHANNEL handle = nullptr) : handle_(handle) {}
@@ -148,7 +150,8 @@ class ChannelView {
     return counters;
   }
 
-  // Sends one packet and forgets it. Queued like every send while the ring is full or the channel not open.
+  // Sends one packet and forgets it. Queued like every send while the ring is full or the channel
+  // not open.
   Expected<> Send(std::span<const std::byte> data) const {
     VMBPACKET const packet = VmbPacketAllocate(handle_);
     if (packet == nullptr) return std::unexpected(Status(STATUS_INSUFFICIENT_RESOURCES));
@@ -158,19 +161,19 @@ class ChannelView {
     return ToExpected(status);
   }
 
-  // co_await channel.Request(bytes): sends a transaction; Expected<std::vector<std::byte>> is its answer, a
-  // copy. The coroutine goes on inside of the packet's completion routine: on the channel's dispatch thread
-  // at DISPATCH_LEVEL, so it must not block there, nor call what no callback may call; on the channel's
-  // worker when the channel is closed (STATUS_DEVICE_REMOVED). When the send fails it goes on at once, where
-  // it was. `data` is read at the co_await and not kept.
+  // co_await channel.Request(bytes): sends a transaction; Expected<std::vector<std::byte>> is its
+  // answer, a copy. The coroutine goes on inside of the packet's completion routine: on the
+  // channel's dispatch thread at DISPATCH_LEVEL, so it must not block there, nor call what no
+  // callback may call; on the channel's worker when the channel is closed (STATUS_DEVICE_REMOVED).
+  // When the send fails it goes on at once, where it was. `data` is read at the co_await and not
+  // kept.
   RequestAwaiter Request(std::span<const std::byte> data) const;
 
-  // VmbChannelSendSynchronousRequest with WAIT_FOR_COMPLETION: blocks, a client's only. The answer's bytes,
-  // or STATUS_BUFFER_TOO_SMALL when `answer` holds only their beginning. Without a timeout it waits for
-  // as long as the channel lives.
-  Expected<std::size_t> Call(
-      std::span<const std::byte> data, std::span<std::byte> answer,
-      std::optional<std::chrono::nanoseconds> timeout = std::nullopt) const {
+  // VmbChannelSendSynchronousRequest with WAIT_FOR_COMPLETION: blocks, a client's only. The
+  // answer's bytes, or STATUS_BUFFER_TOO_SMALL when `answer` holds only their beginning. Without a
+  // timeout it waits for as long as the channel lives.
+  Expected<std::size_t> Call(std::span<const std::byte> data, std::span<std::byte> answer,
+                             std::optional<std::chrono::nanoseconds> timeout = std::nullopt) const {
     UINT32 bytes = static_cast<UINT32>(answer.size() & ~std::size_t{7});
     LARGE_INTEGER relative{};
     if (timeout) relative.QuadPart = -(timeout->count() + 99) / 100;
@@ -204,10 +207,9 @@ class [[nodiscard]] RequestAwaiter {
     }
     VmbPacketSetPointer(packet, this);
     VmbPacketSetCompletionRoutine(packet, OnDone);
-    const NTSTATUS status =
-        VmbPacketSend(packet, const_cast<std::byte*>(data_.data()),
-                      static_cast<UINT32>(data_.size()), nullptr,
-                      VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION);
+    const NTSTATUS status = VmbPacketSend(packet, const_cast<std::byte*>(data_.data()),
+                                          static_cast<UINT32>(data_.size()), nullptr,
+                                          VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION);
     // From here on the coroutine may have gone on and ended, and this object with it.
     if (NT_SUCCESS(status)) return true;
     VmbPacketFree(packet);
@@ -250,7 +252,8 @@ struct Detached {
   };
 };
 
-// What a channel is to be, set in its Init window. A field that is left as it is leaves KMCL's default.
+// What a channel is to be, set in its Init window. A field that is left as it is leaves KMCL's
+// default.
 struct ChannelOptions {
   GUID interface_type{};
   std::optional<GUID> interface_instance{};  // needed at a server; at a client: this one only
@@ -259,9 +262,9 @@ struct ChannelOptions {
   std::uint32_t context_bytes = 0;   // of Incoming::context
   std::uint32_t incoming_pages = 0;  // a client's rings: both or none
   std::uint32_t outgoing_pages = 0;
-  bool pipe = false;              // pipe mode, at both ends (a server also offers it so)
-  bool passive_packets = false;   // VmbChannelSetIncomingProcessingAtPassive
-  bool start = true;              // a server's channel is started when it is offered
+  bool pipe = false;             // pipe mode, at both ends (a server also offers it so)
+  bool passive_packets = false;  // VmbChannelSetIncomingProcessingAtPassive
+  bool start = true;             // a server's channel is started when it is offered
 
   // Callbacks; those that are not set do what NULL does in C. on_opened: a failure undoes the open.
   std::function<Status(ChannelView)> on_opened{};
@@ -276,8 +279,8 @@ struct ChannelOptions {
   std::function<Status(VMBCHANNEL)> configure{};
 };
 
-// One end of a channel, owned: disabled and cleaned up with this object, which waits for the end of its
-// callbacks. So it is not destroyed in one of them.
+// One end of a channel, owned: disabled and cleaned up with this object, which waits for the end of
+// its callbacks. So it is not destroyed in one of them.
 class Channel : public ChannelView {
  public:
   Channel() = default;
@@ -408,7 +411,8 @@ class Channel : public ChannelView {
 // An outgoing packet, to be sent again and again without allocating. Idle when it is destroyed.
 class Packet {
  public:
-  // On completion: its status, and the answer's bytes (of a transaction), which are valid during the call.
+  // On completion: its status, and the answer's bytes (of a transaction), which are valid during
+  // the call.
   using Done = std::function<void(Packet&, Status, std::span<const std::byte>)>;
 
   static Expected<std::unique_ptr<Packet>> Make(ChannelView channel, Done done) {
@@ -460,7 +464,8 @@ class Partition {
   // A channel, offered: allocated, configured, enabled and (ChannelOptions::start) started.
   Expected<Channel> Offer(ChannelOptions options) const {
     const bool start = options.start;
-    auto channel = Channel::Make(KmclServerDeviceObject(server_), true, handle_, std::move(options));
+    auto channel =
+        Channel::Make(KmclServerDeviceObject(server_), true, handle_, std::move(options));
     if (!channel) return channel;
     if (const auto enabled = channel->Enable(); !enabled) return std::unexpected(enabled.error());
     if (start) channel->Start();
@@ -474,12 +479,12 @@ class Partition {
 
 struct ServerOptions {
   std::string address{};  // empty: KMCL_BUS
-  // A client has come. On the bus thread: offer, do not wait. What it returns lives until the client has
-  // gone, and is destroyed on a passive thread: the place for its channels.
+  // A client has come. On the bus thread: offer, do not wait. What it returns lives until the
+  // client has gone, and is destroyed on a passive thread: the place for its channels.
   std::function<std::shared_ptr<void>(Partition)> on_arrived{};
   std::uint32_t dispatch_threads = 1;
   std::uint32_t spin_microseconds = KMCL_SPIN_NEVER;
-  std::uint32_t maximum_partitions = 0;      // 0: the default
+  std::uint32_t maximum_partitions = 0;        // 0: the default
   std::uint64_t maximum_partition_memory = 0;  // 0: the default
 };
 
@@ -575,10 +580,11 @@ class Client {
     KmclEndpointOptionsInit(&c);
     c.DispatchThreads = options.dispatch_threads;
     c.SpinMicroseconds = options.spin_microseconds;
-    if (options.maximum_donated_memory != 0) c.MaximumDonatedMemory = options.maximum_donated_memory;
+    if (options.maximum_donated_memory != 0)
+      c.MaximumDonatedMemory = options.maximum_donated_memory;
     KMCL_CLIENT handle = nullptr;
-    const NTSTATUS status = KmclClientConnect(
-        options.address.empty() ? nullptr : options.address.c_str(), &c, &handle);
+    const NTSTATUS status =
+        KmclClientConnect(options.address.empty() ? nullptr : options.address.c_str(), &c, &handle);
     if (!NT_SUCCESS(status)) return std::unexpected(Status(status));
     return Client(handle);
   }
@@ -595,14 +601,15 @@ class Client {
     NTSTATUS status = KmclClientQueryOffers(handle(), nullptr, 0, &count);
     while (status == STATUS_BUFFER_TOO_SMALL) {  // again when more were offered meanwhile
       offers.resize(count);
-      status = KmclClientQueryOffers(handle(), offers.data(), static_cast<ULONG>(offers.size()),
-                                     &count);
+      status =
+          KmclClientQueryOffers(handle(), offers.data(), static_cast<ULONG>(offers.size()), &count);
     }
     offers.resize(NT_SUCCESS(status) ? count : 0);
     return offers;
   }
 
-  // A channel, enabled: bound to the offer, or waiting for it. What is sent before it is open is queued.
+  // A channel, enabled: bound to the offer, or waiting for it. What is sent before it is open is
+  // queued.
   Expected<Channel> Open(ChannelOptions options) const {
     auto channel = Channel::Make(device_object(), false, nullptr, std::move(options));
     if (!channel) return channel;

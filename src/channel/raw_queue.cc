@@ -114,15 +114,18 @@ void RawQueue::Start() {
 void RawQueue::StopIncoming() {
   incoming_.Stop();
   outgoing_.Signal();  // who sleeps for space learns it too, while writing may go on
-  // What was read in place ends here; after a pause the peer may write over it.
+}
+
+void RawQueue::StopOutgoing() {
+  outgoing_.Stop();
+  // What was read in place ends here, after Suspend: from now on the peer may write over it.
   RingIf(incoming_ring_->Release(), bells_rung_for_space_);
 }
 
-void RawQueue::StopOutgoing() { outgoing_.Stop(); }
-
 void RawQueue::OnBell() {
   for (Direction* const direction : {&incoming_, &outgoing_}) {
-    // seq_cst: what the peer did before it rang is seen by who wakes, and who arms after this finds it.
+    // seq_cst: what the peer did before it rang is seen by who wakes, and who arms after this finds
+    // it.
     if (direction->armed.exchange(false, std::memory_order_seq_cst)) direction->Signal();
   }
 }
@@ -247,8 +250,8 @@ Result<bool> RawQueue::ArmOutgoing(std::size_t payload_bytes) {
   return false;
 }
 
-// Nobody falls asleep once StopIncoming has begun, for space neither: its caller may wait for the owner's
-// thread. The second look is for a signal of it that ArmOutgoing has drained.
+// Nobody falls asleep once StopIncoming has begun, for space neither: its caller may wait for the
+// owner's thread. The second look is for a signal of it that ArmOutgoing has drained.
 Result<bool> RawQueue::Arm(const Wish& wish) {
   bool ready = false;
   if (wish.outgoing) {
@@ -279,8 +282,8 @@ Result<bool> RawQueue::Wait(const Wish& wish,
     if (wish.outgoing) fds[count++] = {.fd = outgoing_.fd, .events = POLLIN, .revents = 0};
     timespec left{};
     if (deadline) {
-      const auto wait = std::chrono::duration_cast<nanoseconds>(
-          *deadline - std::chrono::steady_clock::now());
+      const auto wait =
+          std::chrono::duration_cast<nanoseconds>(*deadline - std::chrono::steady_clock::now());
       if (wait.count() <= 0) return false;
       left.tv_sec = static_cast<time_t>(wait.count() / 1'000'000'000);
       left.tv_nsec = static_cast<long>(wait.count() % 1'000'000'000);

@@ -1,10 +1,10 @@
-// The rings of a raw channel, lent to its owner's own threads: nothing is queued, matched or delivered
-// here (KMCL reference 6.1, "queue management suppressed").
+// The rings of a raw channel, lent to its owner's own threads: nothing is queued, matched or
+// delivered here (KMCL reference 6.1, "queue management suppressed").
 //
 // Two directions, each used by one thread of the owner at a time, without a lock. They may be two
 // threads. The channel's state worker opens and stops them; a call that finds its direction stopped
-// says kDeviceRemoved, and Stop returns only once no call is inside. No call allocates; none makes a
-// system call but to ring a peer who sleeps, and to sleep itself.
+// says kDeviceRemoved, and Stop returns only once no call is inside. No call allocates; none makes
+// a system call but to ring a peer who sleeps, and to sleep itself.
 #pragma once
 
 #include <atomic>
@@ -48,8 +48,8 @@ class RawQueue {
               std::shared_ptr<transport::Doorbell> bell, bool peer_rings_for_space);
   void Detach();  // requires both directions stopped
   void Start();
-  // Both wake who sleeps, and leave the descriptor readable until the next Start. From StopIncoming on
-  // nobody may sleep for space either, but writing goes on until StopOutgoing.
+  // Both wake who sleeps, and leave the descriptor readable until the next Start. From StopIncoming
+  // on nobody may sleep for space either, but writing goes on until StopOutgoing.
   void StopIncoming();
   void StopOutgoing();
   // The peer rang, or a turn that was asked for is here. On the dispatch thread.
@@ -58,8 +58,8 @@ class RawQueue {
   bool must_poll() const { return must_poll_ && outgoing_.armed.load(std::memory_order_relaxed); }
 
   // ---- The owner's side. Each fails with kDeviceRemoved while the direction is stopped, with
-  // kChannelState when another thread is inside of it, and with what the ring says of a peer that broke it
-  // (IsCorrupt); that is final.
+  // kChannelState when another thread is inside of it, and with what the ring says of a peer that
+  // broke it (IsCorrupt); that is final.
 
   // The next packet, in shared memory (ring::IncomingRing::PeekInPlace) or copied; nullopt: empty.
   // kBufferTooSmall: the packet stays where it is.
@@ -73,9 +73,9 @@ class RawQueue {
   [[nodiscard]] Result<ring::WriteOutcome> Write(const ring::PacketParts& parts);
   [[nodiscard]] Result<void> Flush();
 
-  // The last step before sleeping: true, something can be done now; false, the descriptor becomes readable
-  // when that changes. Incoming: releases. Outgoing: flushes, then waits for room for one packet of
-  // `payload_bytes`.
+  // The last step before sleeping: true, something can be done now; false, the descriptor becomes
+  // readable when that changes. Incoming: releases. Outgoing: flushes, then waits for room for one
+  // packet of `payload_bytes`.
   struct Wish {
     bool incoming = false;
     bool outgoing = false;
@@ -94,8 +94,9 @@ class RawQueue {
   RawCounters counters() const;
 
  private:
-  // One direction. A handshake with Stop, a store followed by a load on both sides (seq_cst): inside then open
-  // in Enter, open then inside in Stop. So either the call sees that it is stopped, or Stop sees the call.
+  // One direction. A handshake with Stop, a store followed by a load on both sides (seq_cst):
+  // inside then open in Enter, open then inside in Stop. So either the call sees that it is
+  // stopped, or Stop sees the call.
   struct Direction {
     int fd = -1;
     std::atomic<bool> open{false};

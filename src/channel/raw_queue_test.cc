@@ -238,9 +238,8 @@ TEST_F(RawQueueTest, ACorruptRingIsAnErrorAndClosesTheChannel) {
 }
 
 TEST_F(RawQueueTest, ASleeperIsWokenBySuspend) {
-  std::thread owner([&] {
-    EXPECT_EQ(raw().Wait(kIncoming, std::nullopt).error(), Error::kDeviceRemoved);
-  });
+  std::thread owner(
+      [&] { EXPECT_EQ(raw().Wait(kIncoming, std::nullopt).error(), Error::kDeviceRemoved); });
   std::thread writer([&] {
     std::vector<std::byte> big(1000);
     for (;;) {

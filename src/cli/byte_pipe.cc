@@ -19,9 +19,10 @@ namespace {
 
 // The most that other implementations put into one pipe packet, and take (VMBus reference 2).
 constexpr UINT32 kPacketBytes = 16384;
-constexpr std::size_t kWindow = 32;      // packets between the reader and the ring
-constexpr UINT32 kRingPages = 1 + 128;   // 512 KiB each way
-constexpr std::size_t kPipeAtom = 4096;  // PIPE_BUF: a pipe that is writable takes as much without waiting
+constexpr std::size_t kWindow = 32;     // packets between the reader and the ring
+constexpr UINT32 kRingPages = 1 + 128;  // 512 KiB each way
+constexpr std::size_t kPipeAtom =
+    4096;  // PIPE_BUF: a pipe that is writable takes as much without waiting
 constexpr auto kOpenWithin = std::chrono::seconds(10);
 constexpr auto kGoodbyeWithin = std::chrono::seconds(10);
 
@@ -34,7 +35,7 @@ std::string SystemSays(const char* what) {
 }
 
 bool IsRegularFile(int descriptor) {
-  struct stat status {};
+  struct stat status{};
   return fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
 }
 
@@ -120,8 +121,8 @@ Outcome<void> BytePipe::Connect(const ClientBus& bus) {
     status = VmbClientChannelInitSetRingBufferPageCount(channel_, kRingPages, kRingPages);
   }
   if (NT_SUCCESS(status)) {
-    status = VmbClientChannelInitSetTargetPnp(channel_, &plan_.interface_type,
-                                              plan_.instance ? &*plan_.instance : nullptr, on_failure);
+    status = VmbClientChannelInitSetTargetPnp(
+        channel_, &plan_.interface_type, plan_.instance ? &*plan_.instance : nullptr, on_failure);
   }
   if (NT_SUCCESS(status)) status = Enable();
   if (!NT_SUCCESS(status)) return Fail(kExitFailure, "cannot make the channel", status);
@@ -269,8 +270,8 @@ BytePipe::Slot* BytePipe::TakeFreeSlot() {
 }
 
 bool BytePipe::Send(Slot& slot, std::span<std::byte> bytes) {
-  const NTSTATUS status = VmbPacketSend(slot.packet.get(), bytes.data(),
-                                        static_cast<UINT32>(bytes.size()), nullptr, 0);
+  const NTSTATUS status =
+      VmbPacketSend(slot.packet.get(), bytes.data(), static_cast<UINT32>(bytes.size()), nullptr, 0);
   return NT_SUCCESS(status);  // otherwise the channel is going, which Suspend tells
 }
 

@@ -1,10 +1,11 @@
-// One end of a channel in pipe mode, coupled to two descriptors: what is read from one is sent, what
-// arrives is written to the other.
+// One end of a channel in pipe mode, coupled to two descriptors: what is read from one is sent,
+// what arrives is written to the other.
 //
 // The stream of each direction is its packets' bytes; where one packet ends means nothing. An empty
-// packet is the end of the stream. So that no end leaves while the other still has something to read, the
-// server answers the end of both streams with a second empty packet ("I have everything"), the
-// client answers that with its own, and only then does the server revoke the channel (docs/vmbus.md).
+// packet is the end of the stream. So that no end leaves while the other still has something to
+// read, the server answers the end of both streams with a second empty packet ("I have
+// everything"), the client answers that with its own, and only then does the server revoke the
+// channel (docs/vmbus.md).
 #pragma once
 
 #include <kmcl/endpoint.h>
@@ -42,14 +43,14 @@ class BytePipe {
   BytePipe(const BytePipe&) = delete;
   BytePipe& operator=(const BytePipe&) = delete;
 
-  // Once, one of the two. Offers the channel to `partition` (the main or the bus thread), or looks for
-  // it and waits until it is open (the main thread).
+  // Once, one of the two. Offers the channel to `partition` (the main or the bus thread), or looks
+  // for it and waits until it is open (the main thread).
   NTSTATUS Offer(KMCL_SERVER server, HANDLE partition);
   Outcome<void> Connect(const ClientBus& bus);
 
-  // Moves the bytes, on the main thread: until both streams have ended and both ends know it, something
-  // failed, the other end has gone, or the user interrupted. A server waits for its client first.
-  // Closes the channel.
+  // Moves the bytes, on the main thread: until both streams have ended and both ends know it,
+  // something failed, the other end has gone, or the user interrupted. A server waits for its
+  // client first. Closes the channel.
   Outcome<void> Run();
 
   // The channel has been Active. Any thread; the main thread is woken.
@@ -104,7 +105,8 @@ class BytePipe {
   std::atomic<bool> stopping_{false};
   std::atomic<bool> started_{false};
   std::atomic<bool> lost_{false};
-  std::atomic<bool> finished_{false};  // both streams have ended, and we know that the other end knows
+  std::atomic<bool> finished_{
+      false};  // both streams have ended, and we know that the other end knows
   std::atomic<NTSTATUS> open_failure_{STATUS_SUCCESS};
   std::atomic<std::uint64_t> bytes_sent_{0};
   std::atomic<std::uint64_t> bytes_received_{0};

@@ -36,8 +36,8 @@ void AddTo(Json& details, const BytePipe& pipe) {
   details["counters"] = ToJson(pipe.Counters());
 }
 
-// Offers the channel to every client that comes, until one has opened it. Arrive runs on the bus thread,
-// Leave on a passive one; pipes are destroyed outside of the lock.
+// Offers the channel to every client that comes, until one has opened it. Arrive runs on the bus
+// thread, Leave on a passive one; pipes are destroyed outside of the lock.
 class Listener {
  public:
   explicit Listener(const BytePipePlan& plan) : plan_(plan) {}
@@ -182,15 +182,16 @@ int RunCat(const CatOptions& options) {
   Json details = {{"bus", options.bus}, {"listen", options.listen}};
   Outcome<void> outcome;
   if (!type) {
-    outcome = Fail(kExitUsage, fmt::format("\"{}\" is neither a GUID nor a known name", options.type));
+    outcome =
+        Fail(kExitUsage, fmt::format("\"{}\" is neither a GUID nor a known name", options.type));
   } else if (!options.instance.empty() && !instance) {
     outcome = Fail(kExitUsage, fmt::format("\"{}\" is no GUID", options.instance));
   } else {
     // A reader of our output that has gone is an error of write, not the end of us.
     signal(SIGPIPE, SIG_IGN);
     const BytePipePlan plan{.interface_type = *type, .instance = instance};
-    outcome = options.listen ? CatAsServer(options, plan, details)
-                             : CatAsClient(options, plan, details);
+    outcome =
+        options.listen ? CatAsServer(options, plan, details) : CatAsClient(options, plan, details);
   }
   if (!outcome) return ReportFailure("cat", options.json, outcome.error(), details);
   Json object = {{"command", "cat"}, {"ok", true}};
@@ -223,8 +224,9 @@ void AddCat(CLI::App& app, Command& chosen) {
          "Write \"ready ADDRESS\" to this descriptor and close it, once clients can connect")
       ->type_name("N")
       ->check(CLI::Range(0, 1 << 20));
-  cat->footer("\nExample:\n  vmbus cat --bus unix:/tmp/bus --listen > copy &\n"
-              "  vmbus cat --bus unix:/tmp/bus < original");
+  cat->footer(
+      "\nExample:\n  vmbus cat --bus unix:/tmp/bus --listen > copy &\n"
+      "  vmbus cat --bus unix:/tmp/bus < original");
   cat->callback([options, &chosen] { chosen = [options] { return RunCat(*options); }; });
 }
 

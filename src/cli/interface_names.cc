@@ -97,7 +97,8 @@ std::optional<GUID> GuidFromText(std::string_view text) {
     for (std::size_t i = first; i < first + length; ++i) value = value << 4 | digits[i];
     return value;
   };
-  GUID guid{number(0, 8), static_cast<USHORT>(number(8, 4)), static_cast<USHORT>(number(12, 4)), {}};
+  GUID guid{
+      number(0, 8), static_cast<USHORT>(number(8, 4)), static_cast<USHORT>(number(12, 4)), {}};
   for (std::size_t i = 0; i < 8; ++i) guid.Data4[i] = static_cast<UCHAR>(number(16 + 2 * i, 2));
   return guid;
 }

@@ -139,8 +139,8 @@ TEST_F(VmbusCat, TheEndOfOneDirectionLeavesTheOtherOpen) {
   EXPECT_EQ(listener->Wait().exit_code, 0);
 }
 
-// Somebody who does not read stops somebody who writes: pipes, packets and ring fill, and then the sender's
-// input is not read any more. Once read, everything is there.
+// Somebody who does not read stops somebody who writes: pipes, packets and ring fill, and then the
+// sender's input is not read any more. Once read, everything is there.
 TEST_F(VmbusCat, AReaderWhoDoesNotReadHoldsTheWriterBack) {
   Pipe to_client;
   Pipe from_listener;
@@ -180,8 +180,8 @@ TEST_F(VmbusCat, CtrlCEndsItAndTheOtherEndIsTold) {
     Pipe to_client;
     Pipe from_client;
     const auto listener = Listen({.input = to_listener.read_end.number()});
-    const auto client = Connect({.input = to_client.read_end.number(),
-                                 .output = from_client.write_end.number()});
+    const auto client =
+        Connect({.input = to_client.read_end.number(), .output = from_client.write_end.number()});
     // One byte through, so that both are at work.
     ASSERT_EQ(write(to_listener.write_end.number(), "x", 1), 1);
     char byte = 0;
@@ -203,8 +203,8 @@ TEST_F(VmbusCat, AnEndThatIsKilledLeavesTheOtherWithThree) {
   Pipe to_client;
   Pipe from_client;
   const auto listener = Listen({.input = to_listener.read_end.number()});
-  const auto client = Connect(
-      {.input = to_client.read_end.number(), .output = from_client.write_end.number()});
+  const auto client =
+      Connect({.input = to_client.read_end.number(), .output = from_client.write_end.number()});
   ASSERT_EQ(write(to_listener.write_end.number(), "x", 1), 1);
   char byte = 0;
   ASSERT_EQ(read(from_client.read_end.number(), &byte, 1), 1);

@@ -40,8 +40,8 @@ NTSTATUS WriteSooner(VMBCHANNEL channel, UINT16 type, UINT64 id, std::span<std::
   }
 }
 
-// Answers each packet with its own bytes until the channel is suspended; sleeps when there is nothing
-// to do. "STATUS COUNT".
+// Answers each packet with its own bytes until the channel is suspended; sleeps when there is
+// nothing to do. "STATUS COUNT".
 std::string Echo(VMBCHANNEL channel) {
   std::size_t count = 0;
   for (;;) {
@@ -53,9 +53,9 @@ std::string Echo(VMBCHANNEL channel) {
     } else if (NT_SUCCESS(status)) {
       ++count;
       const bool wanted = (packet.Flags & KMCL_RAW_FLAG_COMPLETION_REQUESTED) != 0;
-      status = WriteSooner(channel, wanted ? KMCL_RAW_COMPLETION : KMCL_RAW_DATA,
-                           packet.TransactionId,
-                           {static_cast<std::byte*>(packet.Payload), packet.PayloadLength});
+      status =
+          WriteSooner(channel, wanted ? KMCL_RAW_COMPLETION : KMCL_RAW_DATA, packet.TransactionId,
+                      {static_cast<std::byte*>(packet.Payload), packet.PayloadLength});
       if (NT_SUCCESS(status)) status = KmclRawSkip(channel);
       if (NT_SUCCESS(status) && count % 16 == 0) status = KmclRawRelease(channel);
     }
@@ -63,8 +63,8 @@ std::string Echo(VMBCHANNEL channel) {
   }
 }
 
-// Sends COUNT packets of BYTES to somebody who echoes, while taking what comes back. "STATUS COUNT",
-// or where the stream went wrong.
+// Sends COUNT packets of BYTES to somebody who echoes, while taking what comes back. "STATUS
+// COUNT", or where the stream went wrong.
 std::string Stream(VMBCHANNEL channel, UINT32 count, UINT32 bytes) {
   std::vector<std::byte> buffer(bytes + 8);
   UINT32 sent = 0;
@@ -127,14 +127,15 @@ std::string Driver::Raw(const Words& words) {
     LARGE_INTEGER timeout{};
     const bool unlimited = words.at(5) == "none";
     if (!unlimited) timeout.QuadPart = std::stoll(words.at(5));
-    return std::to_string(KmclRawWait(channel, Number(words, 3), Number(words, 4),
-                                      unlimited ? nullptr : &timeout));
+    return std::to_string(
+        KmclRawWait(channel, Number(words, 3), Number(words, 4), unlimited ? nullptr : &timeout));
   }
   if (what == "arm") {  // DIRECTIONS BYTES
     return std::to_string(KmclRawArm(channel, Number(words, 3), Number(words, 4)));
   }
   if (what == "readable") {  // DIRECTION MILLISECONDS
-    pollfd look{.fd = KmclRawGetDescriptor(channel, Number(words, 3)), .events = POLLIN, .revents = 0};
+    pollfd look{
+        .fd = KmclRawGetDescriptor(channel, Number(words, 3)), .events = POLLIN, .revents = 0};
     return std::to_string(poll(&look, 1, static_cast<int>(Number(words, 4))));
   }
   if (what == "echo") return Echo(channel);

@@ -1,10 +1,10 @@
 // The C++ face (kmcl/kmcl.hpp): both ends of a bus in this process.
 #include <gtest/gtest.h>
-#include <kmcl/kmcl.hpp>
 
 #include <atomic>
 #include <cstring>
 #include <future>
+#include <kmcl/kmcl.hpp>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -69,12 +69,13 @@ class Face : public testing::Test {
   void Serve(ChannelOptions options) {
     options.interface_type = kType;
     options.interface_instance = kInstance;
-    auto server = Server::Create(
-        {.address = address_, .on_arrived = [options](Partition partition) -> std::shared_ptr<void> {
-           auto channel = partition.Offer(options);
-           EXPECT_TRUE(channel) << channel.error().name();
-           return channel ? std::make_shared<Channel>(std::move(*channel)) : nullptr;
-         }});
+    auto server =
+        Server::Create({.address = address_,
+                        .on_arrived = [options](Partition partition) -> std::shared_ptr<void> {
+                          auto channel = partition.Offer(options);
+                          EXPECT_TRUE(channel) << channel.error().name();
+                          return channel ? std::make_shared<Channel>(std::move(*channel)) : nullptr;
+                        }});
     ASSERT_TRUE(server) << server.error().name();
     server_.emplace(std::move(*server));
     auto client = Client::Connect({.address = address_});
@@ -240,8 +241,8 @@ TEST_F(Face, StateCallbacksAreLambdasInTheirOrder) {
     EXPECT_TRUE(std::memcmp(&kInstance, std::data({channel.interface_instance()}), sizeof(GUID)) ==
                 0);
   }
-  EXPECT_EQ(seen, (std::vector<std::string>{"opened", "started", "post-started", "suspend",
-                                            "closed"}));
+  EXPECT_EQ(seen,
+            (std::vector<std::string>{"opened", "started", "post-started", "suspend", "closed"}));
 }
 
 TEST_F(Face, AnOpenThatIsRefusedIsTold) {
