@@ -161,8 +161,9 @@ bool Fits(const server::ConnectionState& connection, const server::ChannelState&
 
 }  // namespace
 
-void Server::CheckInvariants() const {
-  KMCL_CHECK(channels_.size() <= limits_.channels);
+std::optional<std::source_location> Server::BrokenInvariant() const {
+  using Here = std::source_location;
+  if (!(channels_.size() <= limits_.channels)) return Here::current();
   std::uint64_t pages = 0;
   std::size_t gpadl_count = 0;
   std::size_t incomplete_count = 0;
@@ -171,32 +172,39 @@ void Server::CheckInvariants() const {
   std::set<OfferKey> revoked;
   for (const auto& [id, channel] : channels_) {
     const std::uint32_t number = std::to_underlying(id);
-    KMCL_CHECK(number >= 1 && number <= limits_.channels);
-    KMCL_CHECK(Fits(connection_, channel.state));
+    if (!(number >= 1 && number <= limits_.channels)) return Here::current();
+    if (!(Fits(connection_, channel.state))) return Here::current();
     const bool is_revoked = std::holds_alternative<channel_state::Revoked>(channel.state);
-    KMCL_CHECK((is_revoked ? revoked : standing).insert(channel.offer.key).second);
-    KMCL_CHECK(channel.gpadls.size() <= limits_.gpadls_per_channel);
+    if (!((is_revoked ? revoked : standing).insert(channel.offer.key).second))
+      return Here::current();
+    if (!(channel.gpadls.size() <= limits_.gpadls_per_channel)) return Here::current();
     owed += server::AnswersOwed(channel);
     for (const auto& [gpadl_id, gpadl] : channel.gpadls) {
-      KMCL_CHECK(Fits(channel.state, gpadl.state));
+      if (!(Fits(channel.state, gpadl.state))) return Here::current();
       pages += gpadl.page_count;
       ++gpadl_count;
       if (const auto* receiving = std::get_if<gpadl_state::Receiving>(&gpadl.state)) {
         ++incomplete_count;
-        KMCL_CHECK(receiving->bytes.size() < receiving->expected_bytes);
+        if (!(receiving->bytes.size() < receiving->expected_bytes)) return Here::current();
         const auto owner = incomplete_.find(gpadl_id);
-        KMCL_CHECK(owner != incomplete_.end() && owner->second == id);
+        if (!(owner != incomplete_.end() && owner->second == id)) return Here::current();
       }
     }
   }
-  KMCL_CHECK(pages == gpadl_pages_ && pages <= limits_.gpadl_pages);
-  KMCL_CHECK(gpadl_count == gpadl_count_ && gpadl_count <= limits_.gpadls);
-  KMCL_CHECK(incomplete_count == incomplete_.size());
-  KMCL_CHECK(incomplete_count <= limits_.incomplete_gpadls);
+  if (!(pages == gpadl_pages_ && pages <= limits_.gpadl_pages)) return Here::current();
+  if (!(gpadl_count == gpadl_count_ && gpadl_count <= limits_.gpadls)) return Here::current();
+  if (!(incomplete_count == incomplete_.size())) return Here::current();
+  if (!(incomplete_count <= limits_.incomplete_gpadls)) return Here::current();
   if (const auto* resetting = std::get_if<connection_state::Resetting>(&connection_)) {
     // With nothing to wait for, the reset would be over.
-    KMCL_CHECK(resetting->awaited > 0 && resetting->awaited == owed);
+    if (!(resetting->awaited > 0 && resetting->awaited == owed)) return Here::current();
   }
+  return std::nullopt;
+}
+
+void Server::CheckInvariants() const {
+  const auto broken = BrokenInvariant();
+  if (broken) CheckFailed("an invariant", broken->file_name(), static_cast<int>(broken->line()));
 }
 
 }  // namespace kmcl::bus

@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
+#include <source_location>
 #include <span>
 
 #include "bus/offer.h"
@@ -104,11 +106,14 @@ class Server {
   // Every record that refers to another one fits it, and every count is right. Costs a walk over
   // everything; tests call it after each step.
   void CheckInvariants() const;
+  // Where the first one that does not hold is asked for.
+  std::optional<std::source_location> BrokenInvariant() const;
 
   friend bool operator==(const Server&, const Server&) = default;
 
  private:
   friend class ServerTestPeer;
+  friend struct ServerSnapshot;
   class Event;  // one call of an On... function, with the actions it collects: server_event.h
 
   ServerLimits limits_;

@@ -48,6 +48,14 @@ const char* NameOf(MessageType type);
 class MessageBytes {
  public:
   MessageBytes() = default;
+  // A message that was encoded before. kMessageTooLong.
+  [[nodiscard]] static Result<MessageBytes> Of(std::span<const std::byte> bytes) {
+    MessageBytes message;
+    if (bytes.size() > message.bytes_.size()) return std::unexpected(Error::kMessageTooLong);
+    std::ranges::copy(bytes, message.bytes_.begin());
+    message.size_ = bytes.size();
+    return message;
+  }
 
   std::size_t size() const { return size_; }
   const std::byte* data() const { return bytes_.data(); }
