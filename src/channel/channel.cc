@@ -111,6 +111,7 @@ void Channel::Disable() {
     MutexLock lock(mutex_);
     if (lifecycle_.phase() == Lifecycle::Phase::kDisabled) return;
     times_disabled = lifecycle_.times_disabled();
+    lifecycle_.EndSave();  // held for a handover
     lifecycle_.OnDisable();
   }
   turns_.RequestState();
@@ -122,7 +123,7 @@ void Channel::Start() {
   {
     MutexLock lock(mutex_);
     lifecycle_.OnStart();
-    saved_ = false;
+    if (!lifecycle_.saving()) saved_ = false;
   }
   turns_.RequestState();
 }

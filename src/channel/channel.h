@@ -138,6 +138,10 @@ class Channel {
   void EndSave() KMCL_EXCLUDES(mutex_);
   // The last save was complete, and nothing has happened to the channel since.
   bool is_saved() const KMCL_EXCLUDES(mutex_);
+  // Keeps a saved channel as it is, whatever is wished, until ReleaseHold or Disable. False: is_saved
+  // does not hold.
+  [[nodiscard]] bool HoldSaved() KMCL_EXCLUDES(mutex_);
+  void ReleaseHold() KMCL_EXCLUDES(mutex_);
 
   enum class Restored : std::uint8_t { kMore, kComplete };
   // A failure leaves nothing behind: packets restored so far end with kRemoved.

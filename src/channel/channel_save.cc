@@ -106,6 +106,21 @@ bool Channel::is_saved() const {
   return saved_;
 }
 
+bool Channel::HoldSaved() {
+  MutexLock lock(mutex_);
+  if (!saved_) return false;
+  lifecycle_.BeginSave();
+  return true;
+}
+
+void Channel::ReleaseHold() {
+  {
+    MutexLock lock(mutex_);
+    if (saver_ == nullptr) lifecycle_.EndSave();
+  }
+  turns_.RequestState();
+}
+
 // ---- Restore.
 
 bool Channel::MayRestore() const {

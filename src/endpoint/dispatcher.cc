@@ -11,8 +11,8 @@
 #include <system_error>
 #include <utility>
 
-#include "wdk/irql.h"
 #include "log.h"
+#include "wdk/irql.h"
 
 namespace kmcl::endpoint {
 namespace {
@@ -87,9 +87,27 @@ void Dispatcher::RemoveInbox(transport::Link& link, std::uint32_t index) {
   const auto found = inboxes_.find({&link, index});
   if (found == inboxes_.end()) return;
   inbox = found->second;
-  epoll_ctl(epoll_, EPOLL_CTL_DEL, inbox->bells->fd(), nullptr);
+  if (!inbox->suspended) epoll_ctl(epoll_, EPOLL_CTL_DEL, inbox->bells->fd(), nullptr);
   by_token_.erase(inbox->token);
   inboxes_.erase(found);
+}
+
+void Dispatcher::SuspendInbox(transport::Link& link, std::uint32_t index) {
+  MutexLock lock(mutex_);
+  const auto found = inboxes_.find({&link, index});
+  if (found == inboxes_.end() || std::exchange(found->second->suspended, true)) return;
+  epoll_ctl(epoll_, EPOLL_CTL_DEL, found->second->bells->fd(), nullptr);
+}
+
+void Dispatcher::ResumeInbox(transport::Link& link, std::uint32_t index) {
+  MutexLock lock(mutex_);
+  const auto found = inboxes_.find({&link, index});
+  if (found == inboxes_.end() || !std::exchange(found->second->suspended, false)) return;
+  Inbox& inbox = *found->second;
+  epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.u64 = inbox.token}};
+  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, inbox.bells->fd(), &event) != 0) {
+    Log(LogLevel::kError, "a client's bells cannot be waited for any more");
+  }
 }
 
 void Dispatcher::AddChannel(transport::Link& link, std::uint32_t index, wire::ChannelId id,
@@ -169,16 +187,11 @@ void Dispatcher::WaitForBells(int timeout_ms) {
       (void)!read(wake_, &ignored, sizeof ignored);  // kicks are taken in any case
       continue;
     }
-    std::shared_ptr<Inbox> inbox;
-    {
-      MutexLock lock(mutex_);
-      const auto found = by_token_.find(events[i].data.u64);
-      if (found == by_token_.end()) continue;
-      inbox = found->second;
-    }
-    const transport::ChannelSet rung = inbox->bells->Collect();
+    // Under the lock: an inbox that was suspended is not looked at any more.
     MutexLock lock(mutex_);
-    TakeBells(*inbox, rung);
+    const auto found = by_token_.find(events[i].data.u64);
+    if (found == by_token_.end() || found->second->suspended) continue;
+    TakeBells(*found->second, found->second->bells->Collect());
   }
 }
 
@@ -190,7 +203,7 @@ void Dispatcher::PeekBells() {
   for (std::size_t i = 0; i < count; ++i, ++next) {
     if (next == inboxes_.end()) next = inboxes_.begin();
     last_peeked_ = next->first;
-    TakeBells(*next->second, next->second->bells->Collect());
+    if (!next->second->suspended) TakeBells(*next->second, next->second->bells->Collect());
   }
 }
 

@@ -37,6 +37,9 @@ class Dispatcher {
   [[nodiscard]] Result<void> AddInbox(std::shared_ptr<transport::Link> link, std::uint32_t index)
       KMCL_EXCLUDES(mutex_);
   void RemoveInbox(transport::Link& link, std::uint32_t index) KMCL_EXCLUDES(mutex_);
+  // Between the two nothing is taken from the inbox, by whichever thread; its channels stay.
+  void SuspendInbox(transport::Link& link, std::uint32_t index) KMCL_EXCLUDES(mutex_);
+  void ResumeInbox(transport::Link& link, std::uint32_t index) KMCL_EXCLUDES(mutex_);
   void AddChannel(transport::Link& link, std::uint32_t index, wire::ChannelId id,
                   std::shared_ptr<ChannelEnd> channel) KMCL_EXCLUDES(mutex_);
   void RemoveChannel(transport::Link& link, std::uint32_t index, wire::ChannelId id)
@@ -51,6 +54,7 @@ class Dispatcher {
     std::shared_ptr<transport::Link> link;
     transport::BellInbox* bells = nullptr;
     std::uint64_t token = 0;
+    bool suspended = false;
     std::unordered_map<std::uint32_t, std::shared_ptr<ChannelEnd>> channels;
   };
 

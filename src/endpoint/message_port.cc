@@ -14,28 +14,41 @@ constexpr std::size_t kMostUnsentMessages = 8192;
 
 }  // namespace
 
-Result<void> MessagePort::Open() {
+Result<void> MessagePort::Open(Ready ready) {
+  open_ = true;
+  announced_ready_ = ready == Ready::kKnown;
+  return Resume();
+}
+
+void MessagePort::Suspend() {
+  if (token_ != 0) bus_.Unwatch(token_);
+  token_ = 0;
+}
+
+Result<void> MessagePort::Resume() {
+  if (!open_ || token_ != 0) return {};
   auto token = bus_.Watch(link_->message_fd(), EPOLLIN,
                           [this](std::uint32_t events) { OnEvent(events); });
   if (!token) return std::unexpected(token.error());
   token_ = *token;
+  UpdateEvents();
   return {};
 }
 
 void MessagePort::Close() {
-  if (token_ != 0) bus_.Unwatch(token_);
-  token_ = 0;
+  Suspend();
+  open_ = false;
   link_.reset();
 }
 
 void MessagePort::Gone() {
-  if (token_ == 0) return;
+  if (!open_) return;
   Close();
   events_.on_gone();
 }
 
 void MessagePort::Send(std::span<const std::byte> message) {
-  if (token_ == 0) return;
+  if (!open_) return;
   // A failure means that the peer is gone, which Receive will say in its turn.
   (void)!link_->Send(message);
   UpdateEvents();

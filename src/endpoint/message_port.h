@@ -28,11 +28,16 @@ class MessagePort {
   MessagePort(const MessagePort&) = delete;
   MessagePort& operator=(const MessagePort&) = delete;
 
-  [[nodiscard]] Result<void> Open();
+  // Whether the handshake's end is to be told, or is known to have been told before.
+  enum class Ready : bool { kTold, kKnown };
+  [[nodiscard]] Result<void> Open(Ready ready = Ready::kTold);
   void Send(std::span<const std::byte> message);
+  // Stops and resumes reading. What is sent meanwhile goes out, as far as the peer takes it at once.
+  void Suspend();
+  [[nodiscard]] Result<void> Resume();
   // Stops reading and writing, and lets go of the link; no event follows.
   void Close();
-  bool is_open() const { return token_ != 0; }
+  bool is_open() const { return open_; }
 
  private:
   void OnEvent(std::uint32_t events);
@@ -42,7 +47,8 @@ class MessagePort {
   BusThread& bus_;
   std::shared_ptr<transport::Link> link_;  // until closed
   const Events events_;
-  BusThread::Token token_ = 0;
+  bool open_ = false;
+  BusThread::Token token_ = 0;  // 0 while suspended
   bool announced_ready_ = false;
 };
 

@@ -57,11 +57,9 @@ void Partition::End(const char* reason) {
 void Partition::OnGone() {
   if (std::exchange(gone_, true)) return;
   port_.Close();
-  if (ready_) {
-    for (std::uint32_t index = 0; index < link_->bell_count(); ++index) {
-      dispatchers_[(number_ + index) % dispatchers_.size()]->RemoveInbox(*link_, index);
-    }
-  }
+  ForEachInbox([this](Dispatcher& dispatcher, std::uint32_t index) {
+    dispatcher.RemoveInbox(*link_, index);
+  });
   RefuseWaitingOpens();
   Apply(machine_.OnPeerGone());
 }
@@ -74,7 +72,7 @@ Partition::OfferedChannel* Partition::Find(wire::ChannelId id) {
 // ---- What channels want.
 
 Result<void> Partition::Offer(const std::shared_ptr<ServerChannel>& channel) {
-  if (gone_) return std::unexpected(Error::kNoBus);
+  if (gone_ || exported_) return std::unexpected(Error::kNoBus);
   channel::Channel& engine = channel->engine();
   const auto vacant = FindVacant(channel->setup_.offer.key);
   if (vacant && !channel->setup_.force_new) {
@@ -107,6 +105,7 @@ Result<void> Partition::Offer(const std::shared_ptr<ServerChannel>& channel) {
 
 void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
   if (!channel.id_) return;
+  if (exported_) return LetGo(channel, request);
   const wire::ChannelId id = *channel.id_;
   switch (request) {
     case channel::BusRequest::kAcceptOpen:
@@ -203,7 +202,7 @@ void Partition::Apply(Result<bus::ServerActions> actions) {
 
 void Partition::Apply(bus::ServerActions actions) {
   for (auto& action : actions) actions_.push_back(std::move(action));
-  if (std::exchange(applying_, true)) return;
+  if (holding_ || std::exchange(applying_, true)) return;
   while (!actions_.empty()) {
     bus::ServerAction action = std::move(actions_.front());
     actions_.pop_front();

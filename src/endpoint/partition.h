@@ -11,6 +11,7 @@
 #include <span>
 
 #include "bus/server.h"
+#include "bus/server_snapshot.h"
 #include "endpoint/bus_thread.h"
 #include "endpoint/dispatcher.h"
 #include "endpoint/message_port.h"
@@ -19,6 +20,7 @@
 #include "endpoint/server_gpadls.h"
 #include "result.h"
 #include "transport/link.h"
+#include "transport/transfer.h"
 
 namespace kmcl::endpoint {
 
@@ -48,6 +50,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   // Ends the connection, for a reason that the client may read if it has not been served yet.
   void End(const char* reason);
   bool is_ready() const { return ready_; }
+  bool is_gone() const { return gone_; }
   bool has_arrived() const { return version() != 0; }
 
   // For its channels.
@@ -55,6 +58,20 @@ class Partition : public std::enable_shared_from_this<Partition> {
   void CarryOut(ServerChannel& channel, channel::BusRequest request);
   void OnRestored(ServerChannel& channel);
   void OnReleased(const ServerGpadls::Released& gpadl);
+
+  // Handing over (partition_handover.cc). Export: kChannelState when a channel was not saved, and the
+  // errors of transport::Link::Export; Resume follows then too.
+  void Freeze();
+  [[nodiscard]] Result<void> Export(transport::Transfer& transfer);
+  void Resume();
+  void Leave();
+  // kSaveMalformed, kSaveVersion, and the errors of transport::ImportLink.
+  [[nodiscard]] static Result<std::shared_ptr<Partition>> Import(BusThread& bus,
+                                                                 transport::Transfer transfer,
+                                                                 const bus::ServerLimits& limits,
+                                                                 Events events);
+  // kOutOfMemory; then it ends.
+  [[nodiscard]] Result<void> Begin(std::span<const std::unique_ptr<Dispatcher>> dispatchers);
 
  private:
   struct OfferedChannel {
@@ -82,6 +99,15 @@ class Partition : public std::enable_shared_from_this<Partition> {
   void Apply(bus::ServerActions actions);
   void Apply(Result<bus::ServerActions> actions);
   OfferedChannel* Find(wire::ChannelId id);
+  template <typename Function>
+  void ForEachInbox(Function function) {
+    if (!ready_) return;
+    // One that was imported and has not begun uses none.
+    if (dispatchers_.empty()) return;
+    for (std::uint32_t index = 0; index < link_->bell_count(); ++index) {
+      function(*dispatchers_[(number_ + index) % dispatchers_.size()], index);
+    }
+  }
 
   // One for each action of the machine.
   void Do(bus::server::SendMessage& action);
@@ -107,6 +133,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   std::optional<wire::ChannelId> FindVacant(const bus::OfferKey& key) const;
   void Occupy(wire::ChannelId id, const std::shared_ptr<ServerChannel>& channel);
   void Vacate(ServerChannel& channel);
+  void LetGo(ServerChannel& channel, channel::BusRequest request);
   void Reattach(wire::ChannelId id);
   void Renew(wire::ChannelId id);
   void CloseUnattended(wire::ChannelId id, OfferedChannel& offered);
@@ -131,6 +158,8 @@ class Partition : public std::enable_shared_from_this<Partition> {
   bool applying_ = false;
   bool ready_ = false;
   bool gone_ = false;
+  bool exported_ = false;  // another process may serve this client already
+  bool holding_ = false;   // imported, and not ours yet
   std::uint64_t refused_ = 0;
 };
 

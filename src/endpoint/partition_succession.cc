@@ -21,6 +21,23 @@ void Partition::Vacate(ServerChannel& channel) {
   offered->channel = nullptr;  // the caller keeps it
 }
 
+// A channel that was handed over ends here, without a word to the client or to the machine.
+void Partition::LetGo(ServerChannel& channel, channel::BusRequest request) {
+  switch (request) {
+    case channel::BusRequest::kAcceptOpen:
+    case channel::BusRequest::kSayClose:
+      return;
+    case channel::BusRequest::kRejectOpen:
+    case channel::BusRequest::kDetach:
+      channel.rings_ = {};
+      channel.bell_.reset();
+      channel.ring_gpadl_.reset();
+      return;
+    case channel::BusRequest::kLeave:
+      return Vacate(channel);
+  }
+}
+
 void Partition::Occupy(wire::ChannelId id, const std::shared_ptr<ServerChannel>& channel) {
   OfferedChannel& offered = *Find(id);
   offered.channel = channel;
@@ -34,6 +51,7 @@ void Partition::OnRestored(ServerChannel& channel) {
 
 // Gives an offer's new channel what the client has open, as far as both are ready.
 void Partition::Reattach(wire::ChannelId id) {
+  if (holding_) return;  // Begin comes back to it
   OfferedChannel& offered = *Find(id);
   channel::Channel& engine = offered.channel->engine();
   if (offered.waiting_open) {

@@ -14,13 +14,34 @@ namespace {
 // connects and stays silent cannot keep others out.
 constexpr std::size_t kMostSilentClients = 64;
 
-bus::ServerLimits LimitsFor(const ServerOptions& options) {
+}  // namespace
+
+bus::ServerLimits Server::Limits() const {
   bus::ServerLimits limits;
-  limits.gpadl_pages = options.maximum_partition_memory / wire::kPageBytes;
+  limits.gpadl_pages = options_.maximum_partition_memory / wire::kPageBytes;
   return limits;
 }
 
-}  // namespace
+Partition::Events Server::PartitionEvents() {
+  return {.on_ready = [this](Partition& each) { OnPartitionReady(each); },
+          .on_arrived = [this](Partition& each) { events_.on_arrived(each.shared_from_this()); },
+          .on_finished = [this](Partition& each) { OnPartitionFinished(each); }};
+}
+
+Result<void> Server::MakeThreads() {
+  auto pool = PassivePool::Create();
+  if (!pool) return std::unexpected(pool.error());
+  pool_ = std::move(*pool);
+  for (std::uint32_t i = 0; i < options_.dispatch_threads; ++i) {
+    auto dispatcher = Dispatcher::Create(options_.spin_us);
+    if (!dispatcher) return std::unexpected(dispatcher.error());
+    dispatchers_.push_back(std::move(*dispatcher));
+  }
+  auto bus = BusThread::Create();
+  if (!bus) return std::unexpected(bus.error());
+  bus_ = std::move(*bus);
+  return {};
+}
 
 Result<std::unique_ptr<Server>> Server::Create(const ServerOptions& options, Events events) {
   auto listener = transport::Listen(options.address);
@@ -28,17 +49,7 @@ Result<std::unique_ptr<Server>> Server::Create(const ServerOptions& options, Eve
   std::unique_ptr<Server> server(new Server(options, std::move(events)));
   server->listener_ = std::move(*listener);
 
-  auto pool = PassivePool::Create();
-  if (!pool) return std::unexpected(pool.error());
-  server->pool_ = std::move(*pool);
-  for (std::uint32_t i = 0; i < options.dispatch_threads; ++i) {
-    auto dispatcher = Dispatcher::Create(options.spin_us);
-    if (!dispatcher) return std::unexpected(dispatcher.error());
-    server->dispatchers_.push_back(std::move(*dispatcher));
-  }
-  auto bus = BusThread::Create();
-  if (!bus) return std::unexpected(bus.error());
-  server->bus_ = std::move(*bus);
+  if (auto made = server->MakeThreads(); !made) return std::unexpected(made.error());
 
   server->events_.on_created(*server);
   Result<BusThread::Token> token;
@@ -129,11 +140,8 @@ void Server::OnConnect() {
   }
   const std::uint64_t number = next_number_++;
   auto partition = std::make_shared<Partition>(
-      *bus_, std::shared_ptr<transport::Link>(std::move(*link)), number, LimitsFor(options_),
-      Partition::Events{
-          .on_ready = [this](Partition& each) { OnPartitionReady(each); },
-          .on_arrived = [this](Partition& each) { events_.on_arrived(each.shared_from_this()); },
-          .on_finished = [this](Partition& each) { OnPartitionFinished(each); }});
+      *bus_, std::shared_ptr<transport::Link>(std::move(*link)), number, Limits(),
+      PartitionEvents());
   partitions_[number] = partition;
   {
     MutexLock lock(mutex_);

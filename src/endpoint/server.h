@@ -17,6 +17,7 @@
 #include "mutex.h"
 #include "result.h"
 #include "transport/link.h"
+#include "transport/transfer.h"
 
 namespace kmcl::endpoint {
 
@@ -50,10 +51,34 @@ class Server {
 
   std::shared_ptr<ServerChannel> MakeChannel(channel::Handler& handler);
 
+  // Handing over to another process (server_handover.cc), one call at a time, not on the bus thread.
+  // Freeze: no client is accepted or heard from now on. Export: every channel has been saved; nothing
+  // of the clients' is touched any more. Then Leave: they are another process's, and on_gone comes
+  // for each; or Resume, also after a failed Export: everything goes on.
+  //   kChannelState     a channel was not saved
+  //   kSaveUnsupported  a local bus
+  //   kOutOfDescriptors
+  void Freeze();
+  [[nodiscard]] Result<transport::Transfer> Export();
+  void Resume();
+  void Leave();
+  // The other process: a server that does not serve before Begin. Its partitions' channels can be
+  // made, restored and enabled meanwhile; nothing of that reaches a client. Leave gives it up.
+  // kSaveMalformed, kSaveVersion, kOutOfMemory, kOutOfDescriptors, ...
+  [[nodiscard]] static Result<std::unique_ptr<Server>> TakeOver(transport::Transfer transfer,
+                                                                const ServerOptions& options,
+                                                                Events events);
+  std::vector<std::shared_ptr<Partition>> Partitions();
+  void Begin();
+
  private:
   Server(const ServerOptions& options, Events events)
       : options_(options), events_(std::move(events)) {}
 
+  [[nodiscard]] Result<void> MakeThreads();
+  Result<transport::Transfer> ExportOnBus();
+  bus::ServerLimits Limits() const;
+  Partition::Events PartitionEvents();
   void OnConnect();
   bool MakeRoom();
   void OnPartitionReady(Partition& partition);

@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cerrno>
@@ -152,6 +153,22 @@ bool Bells::AreEnds(const std::vector<Descriptor>& ends) {
     }
   }
   return ends.size() % 2 == 0;
+}
+
+bool Bells::AreServerEnds(const std::vector<Descriptor>& ends) {
+  return std::ranges::all_of(
+             ends, [](const Descriptor& end) { return IsKind(end, "anon_inode:[eventfd]"); }) &&
+         ends.size() % 2 == 0;
+}
+
+Result<std::vector<Descriptor>> Bells::DuplicateEnds() const {
+  std::vector<Descriptor> ends;
+  for (const Descriptor& end : ends_) {
+    Result<Descriptor> duplicate = Duplicate(end);
+    if (!duplicate) return std::unexpected(duplicate.error());
+    ends.push_back(*std::move(duplicate));
+  }
+  return ends;
 }
 
 Bells::Bells(Side side, Peer peer, Mapping pages, std::vector<Descriptor> ends)

@@ -44,6 +44,8 @@ class Bells {
   [[nodiscard]] static Result<Ends> MakeEnds(std::uint32_t count, Peer client);
   // Whether descriptors that a server passed are a client's ends.
   static bool AreEnds(const std::vector<Descriptor>& ends);
+  // The same for a server's ends for strangers.
+  static bool AreServerEnds(const std::vector<Descriptor>& ends);
 
   Bells() = default;  // none yet
   // `pages` maps a bell page for each pair of inboxes.
@@ -51,6 +53,9 @@ class Bells {
   Bells(Bells&& other) noexcept = default;
   Bells& operator=(Bells&& other) noexcept;
   ~Bells();  // closes what a stranger shares on another thread
+
+  // Duplicates of this end's descriptors. kOutOfDescriptors.
+  [[nodiscard]] Result<std::vector<Descriptor>> DuplicateEnds() const;
 
   std::uint32_t count() const { return static_cast<std::uint32_t>(inboxes_.size()); }
   BellInbox& inbox(std::uint32_t index);

@@ -6,8 +6,13 @@
 #include "transport/local_link.h"
 #include "transport/shm_link.h"
 #include "transport/shm_listener.h"
+#include "transport/transfer.h"
 
 namespace kmcl::transport {
+
+Result<Transfer> Link::Export() const { return std::unexpected(Error::kSaveUnsupported); }
+
+Result<Transfer> Listener::Export() const { return std::unexpected(Error::kSaveUnsupported); }
 
 Result<std::unique_ptr<Listener>> Listen(const std::string& address) {
   const Result<Address> parsed = ParseAddress(address);

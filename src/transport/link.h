@@ -116,6 +116,8 @@ struct DonatedBuffer {
   PageRun run;
 };
 
+struct Transfer;
+
 class Link {
  public:
   virtual ~Link() = default;
@@ -159,6 +161,11 @@ class Link {
   virtual BellInbox& inbox(std::uint32_t index) = 0;
   // The bell of `channel` at the peer's inbox `index` (below bell_count()).
   virtual std::unique_ptr<Doorbell> MakeDoorbell(wire::ChannelId channel, std::uint32_t index) = 0;
+
+  // Server: everything of this link, for ImportLink in another process (transfer.h). The link stays
+  // usable; only one of the two may be used from then on. kSaveUnsupported for a local link,
+  // kOutOfDescriptors.
+  [[nodiscard]] virtual Result<Transfer> Export() const;
 };
 
 // The client's end also owns the donated memory. Any thread may call what is added here.
@@ -192,6 +199,12 @@ class Listener {
   // Link::ready().
   [[nodiscard]] virtual Result<std::unique_ptr<Link>> Accept() = 0;
   virtual const std::string& address() const = 0;
+  // As Link's, for ImportListener.
+  [[nodiscard]] virtual Result<Transfer> Export() const;
+  // Somebody else listens at the address: nothing is removed when this one is destroyed. And the
+  // opposite, which holds from the beginning.
+  virtual void Leave() {}
+  virtual void Own() {}
 };
 
 struct DialOptions {

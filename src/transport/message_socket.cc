@@ -36,6 +36,23 @@ Result<void> MessageSocket::Send(std::span<const std::byte> message) {
   return {};
 }
 
+std::vector<std::span<const std::byte>> MessageSocket::Unsent() const {
+  std::vector<std::span<const std::byte>> messages;
+  for (const Message& each : unsent_) {
+    messages.push_back(std::span(each.data).first(each.bytes));
+  }
+  return messages;
+}
+
+Result<void> MessageSocket::Queue(std::span<const std::byte> message) {
+  if (message.empty()) return std::unexpected(Error::kMessageTooShort);
+  if (message.size() > kMaximumMessageBytes) return std::unexpected(Error::kMessageTooLong);
+  Message& waiting = unsent_.emplace_back();
+  waiting.bytes = static_cast<std::uint8_t>(message.size());
+  std::memcpy(waiting.data.data(), message.data(), message.size());
+  return {};
+}
+
 void MessageSocket::Flush() {
   while (!unsent_.empty()) {
     const Message& next = unsent_.front();

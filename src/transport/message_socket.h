@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <span>
+#include <vector>
 
 #include "transport/descriptor.h"
 #include "transport/link.h"
@@ -28,6 +29,10 @@ class MessageSocket {
   ReceivedMessage Receive(std::span<std::byte> buffer);
   void Flush();
   std::size_t unsent_messages() const { return unsent_.size(); }
+  // What waits, oldest first; the bytes stay here.
+  std::vector<std::span<const std::byte>> Unsent() const;
+  // As Send, but behind what waits, without trying.
+  [[nodiscard]] Result<void> Queue(std::span<const std::byte> message);
 
   // Ends the connection for both ends, at once. What the peer has sent and what waits here is lost.
   void Break(const char* why);

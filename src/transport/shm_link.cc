@@ -1,5 +1,6 @@
 #include "transport/shm_link.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -14,6 +15,7 @@
 #include "transport/address.h"
 #include "transport/descriptor_passing.h"
 #include "transport/handshake.h"
+#include "wire/byte_stream.h"
 
 namespace kmcl::transport {
 namespace {
@@ -153,6 +155,41 @@ void ShmServerLink::RefuseWith(WelcomeStatus status, const char* reason) {
 }
 
 void ShmServerLink::Refuse(const char* reason) { RefuseWith(WelcomeStatus::kRefused, reason); }
+
+Result<Transfer> ShmServerLink::Export() const {
+  if (socket_.broken()) return std::unexpected(Error::kPeerGone);
+  Transfer transfer;
+  Descriptor socket(fcntl(socket_.fd(), F_DUPFD_CLOEXEC, 0));
+  if (!socket) return std::unexpected(Error::kOutOfDescriptors);
+  transfer.descriptors.push_back(std::move(socket));
+  const auto unsent = socket_.Unsent();
+  wire::ByteWriter out;
+  out.PutFlag(ready());
+  out.Put(bells_.count());
+  out.Put(static_cast<std::uint32_t>(unsent.size()));
+  for (const auto& message : unsent) out.PutBlock(message);
+  transfer.bytes = out.Take();
+  if (!ready()) return transfer;
+
+  auto donated = memory_->Duplicate();
+  if (!donated) return std::unexpected(donated.error());
+  transfer.descriptors.push_back(std::move(donated->memory));
+  transfer.descriptors.push_back(std::move(donated->pool));
+  auto ends = bells_.DuplicateEnds();
+  if (!ends) return std::unexpected(ends.error());
+  for (Descriptor& end : *ends) transfer.descriptors.push_back(std::move(end));
+  return transfer;
+}
+
+Result<void> ShmServerLink::Resume(PartitionMemory memory, Bells bells,
+                                   const std::vector<std::span<const std::byte>>& unsent) {
+  memory_ = std::move(memory);
+  bells_ = std::move(bells);
+  for (const auto& message : unsent) {
+    if (auto queued = socket_.Queue(message); !queued) return queued;
+  }
+  return {};
+}
 
 void RefuseConnection(Descriptor socket, const char* reason) {
   (void)SendDatagram(socket.get(), BytesOf(MakeRefusal(WelcomeStatus::kServerExhausted, reason)));

@@ -3,12 +3,15 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "transport/basic_link.h"
 #include "transport/descriptor.h"
 #include "transport/handshake.h"
 #include "transport/link.h"
+#include "transport/transfer.h"
 
 namespace kmcl::transport {
 
@@ -20,6 +23,12 @@ class ShmServerLink final : public BasicLink<Link> {
   Result<void> Send(std::span<const std::byte> message) override;  // kNotConnected before ready()
   ReceivedMessage Receive(std::span<std::byte> buffer) override;
   void Refuse(const char* reason) override;
+  Result<Transfer> Export() const override;
+
+  // Goes on where another process left the link. kMessageTooShort, kMessageTooLong for what is no
+  // unsent message.
+  [[nodiscard]] Result<void> Resume(PartitionMemory memory, Bells bells,
+                                    const std::vector<std::span<const std::byte>>& unsent);
 
  private:
   void TakeHello();

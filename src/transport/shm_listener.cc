@@ -16,6 +16,8 @@
 #include "transport/address.h"
 #include "transport/descriptor.h"
 #include "transport/shm_link.h"
+#include "transport/transfer.h"
+#include "wire/byte_stream.h"
 
 namespace kmcl::transport {
 namespace {
@@ -137,6 +139,7 @@ class ShmListener final : public Listener {
   }
 
   ~ShmListener() override {
+    if (left_) return;
     // Without the lock the worst case is a successor's file removed in between; wait for it.
     const DirectoryLock lock(place_.directory.get());
     struct stat now {};
@@ -146,6 +149,23 @@ class ShmListener final : public Listener {
       unlinkat(place_.directory.get(), place_.name.c_str(), 0);
     }
   }
+
+  Result<Transfer> Export() const override {
+    Transfer transfer;
+    for (const int fd : {socket_.get(), place_.directory.get()}) {
+      Descriptor duplicate(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+      if (!duplicate) return std::unexpected(FromErrno("duplicating", address_));
+      transfer.descriptors.push_back(std::move(duplicate));
+    }
+    wire::ByteWriter out;
+    out.PutBlock(std::as_bytes(std::span(place_.name)));
+    out.PutBlock(std::as_bytes(std::span(address_)));
+    transfer.bytes = out.Take();
+    return transfer;
+  }
+
+  void Leave() override { left_ = true; }
+  void Own() override { left_ = false; }
 
   int fd() const override { return socket_.get(); }
   const std::string& address() const override { return address_; }
@@ -202,9 +222,37 @@ class ShmListener final : public Listener {
   struct stat file_;
   std::string address_;
   Descriptor reserve_;
+  bool left_ = false;
 };
 
 }  // namespace
+
+Result<std::unique_ptr<Listener>> ImportListener(Transfer transfer) {
+  wire::ByteReader in(transfer.bytes);
+  const auto text = [&] {
+    const auto bytes = in.GetBlock();
+    return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  };
+  Place place;
+  place.name = text();
+  std::string path = text();
+  constexpr std::string_view kScheme = "unix:";
+  if (!in.AtEnd() || transfer.descriptors.size() != 2 || !path.starts_with(kScheme) ||
+      place.name.empty() || place.name.contains('/')) {
+    return std::unexpected(Error::kSaveMalformed);
+  }
+  path.erase(0, kScheme.size());
+  Descriptor socket = std::move(transfer.descriptors[0]);
+  place.directory = std::move(transfer.descriptors[1]);
+  int listens = 0;
+  socklen_t bytes = sizeof listens;
+  struct stat file {};
+  if (getsockopt(socket.get(), SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) != 0 || listens == 0 ||
+      fstatat(place.directory.get(), place.name.c_str(), &file, AT_SYMLINK_NOFOLLOW) != 0) {
+    return std::unexpected(Error::kSaveMalformed);
+  }
+  return std::make_unique<ShmListener>(std::move(socket), std::move(place), file, std::move(path));
+}
 
 Result<std::unique_ptr<Listener>> ListenShm(const std::string& path) {
   const Result<sockaddr_un> address = UnixAddress(path);
