@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "api/objects.h"
+#include "api/server_object.h"
 #include "api/status_map.h"
 #include "api/verifier.h"
 #include "log.h"
@@ -18,16 +19,6 @@
 
 using namespace kmcl;
 using namespace kmcl::api;
-
-struct KMCL_SERVER_OBJECT {
-  DEVICE_OBJECT device{};
-  DeviceBinding binding;
-  KMCL_ENDPOINT_OPTIONS options{};
-  Mutex mutex;
-  // The handles that PartitionArrived was given.
-  std::map<std::uint64_t, HANDLE> partitions KMCL_GUARDED_BY(mutex);
-  std::unique_ptr<endpoint::Server> server;  // goes first: its last callbacks use the rest
-};
 
 struct KMCL_CLIENT_OBJECT {
   DEVICE_OBJECT device{};
@@ -43,57 +34,10 @@ bool MayDestroy(const DeviceBinding& binding, const char* function, const void* 
   return !IsForbiddenInCallback(function);
 }
 
-constexpr ULONG kMostDispatchThreads = 16;  // the pairs of inboxes that a link can have
-
-void InitDevice(DEVICE_OBJECT& device, DeviceBinding& binding) {
-  device.Size = sizeof device;
-  device.ReferenceCount = 1;
-  device.KmclBinding = &binding;
-}
-
 // The address, or KMCL_BUS; empty when there is neither.
 std::string AddressOf(const char* address) {
   if (address == nullptr) address = std::getenv("KMCL_BUS");
   return address == nullptr ? std::string() : std::string(address);
-}
-
-// Copies the options, or the defaults. False: something is out of range.
-bool TakeOptions(const KMCL_ENDPOINT_OPTIONS* given, KMCL_ENDPOINT_OPTIONS& options) {
-  KmclEndpointOptionsInit(&options);
-  if (given == nullptr) return true;
-  if (given->Size != sizeof options) return false;
-  options = *given;
-  return options.DispatchThreads >= 1 && options.DispatchThreads <= kMostDispatchThreads &&
-         options.MaximumPartitions >= 1 && options.MaximumPartitionMemory >= PAGE_SIZE &&
-         options.MaximumDonatedMemory >= PAGE_SIZE &&
-         (options.MaximumVersion == 0 || wire::IsKnown(wire::Version{options.MaximumVersion}));
-}
-
-void OnArrived(KMCL_SERVER_OBJECT& object, std::shared_ptr<endpoint::Partition> partition) {
-  const std::uint64_t number = partition->number();
-  const HANDLE handle = AddPartitionHandle(std::move(partition));
-  {
-    MutexLock lock(object.mutex);
-    object.partitions[number] = handle;
-  }
-  if (object.options.PartitionArrived != nullptr) {
-    object.options.PartitionArrived(object.options.Context, &object, handle);
-  }
-}
-
-void OnGone(KMCL_SERVER_OBJECT& object, const endpoint::Partition& partition) {
-  HANDLE handle = nullptr;
-  {
-    MutexLock lock(object.mutex);
-    const auto found = object.partitions.find(partition.number());
-    KMCL_CHECK(found != object.partitions.end());
-    handle = found->second;
-    object.partitions.erase(found);
-  }
-  if (object.options.PartitionGone != nullptr) {
-    object.options.PartitionGone(object.options.Context, &object, handle);
-  }
-  RemovePartitionHandle(handle);
 }
 
 NTSTATUS CreateServer(const std::string& address, const KMCL_ENDPOINT_OPTIONS& options,
@@ -101,24 +45,7 @@ NTSTATUS CreateServer(const std::string& address, const KMCL_ENDPOINT_OPTIONS& o
   auto object = std::make_unique<KMCL_SERVER_OBJECT>();
   object->options = options;
   // Clients may arrive before Create returns: the object is whole by then, but for `server`.
-  auto created = endpoint::Server::Create(
-      {.address = address,
-       .dispatch_threads = options.DispatchThreads,
-       .spin_us = options.SpinMicroseconds,
-       .maximum_partitions = options.MaximumPartitions,
-       .maximum_partition_memory = options.MaximumPartitionMemory},
-      {.on_created =
-           [raw = object.get()](endpoint::Server& made) {
-             raw->binding.server = &made;
-             InitDevice(raw->device, raw->binding);
-           },
-       .on_arrived =
-           [raw = object.get()](std::shared_ptr<endpoint::Partition> partition) {
-             OnArrived(*raw, std::move(partition));
-           },
-       .on_gone = [raw = object.get()](std::shared_ptr<endpoint::Partition> partition) {
-         OnGone(*raw, *partition);
-       }});
+  auto created = endpoint::Server::Create(ServerOptionsOf(options, address), EventsOf(*object));
   if (!created) return StatusOf(created.error());
   object->server = std::move(*created);
   *server = object.release();

@@ -1,5 +1,6 @@
 #include "api/objects.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
 #include <unordered_map>
@@ -117,6 +118,34 @@ std::shared_ptr<endpoint::Partition> FindPartition(HANDLE handle) {
   MutexLock lock(handles.mutex);
   const auto found = handles.entries.find(handle);
   return found == handles.entries.end() ? nullptr : found->second;
+}
+
+std::shared_ptr<endpoint::Partition> SetPartitionHandle(
+    HANDLE handle, std::shared_ptr<endpoint::Partition> partition) {
+  PartitionHandles& handles = Handles();
+  MutexLock lock(handles.mutex);
+  handles.last = std::max(handles.last, reinterpret_cast<std::uintptr_t>(handle));
+  if (partition != nullptr) {
+    auto& entry = handles.entries[handle];
+    entry.swap(partition);
+    return partition;
+  }
+  const auto found = handles.entries.find(handle);
+  if (found == handles.entries.end()) return nullptr;
+  partition = std::move(found->second);
+  handles.entries.erase(found);
+  return partition;
+}
+
+bool RemovePartitionHandle(HANDLE handle, const endpoint::Partition* partition) {
+  std::shared_ptr<endpoint::Partition> last;  // let go of outside the lock
+  PartitionHandles& handles = Handles();
+  MutexLock lock(handles.mutex);
+  const auto found = handles.entries.find(handle);
+  if (found == handles.entries.end() || found->second.get() != partition) return false;
+  last = std::move(found->second);
+  handles.entries.erase(found);
+  return true;
 }
 
 bool RemovePartitionHandle(HANDLE handle) {

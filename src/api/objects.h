@@ -93,6 +93,12 @@ inline channel::IncomingPacket& IncomingFrom(VMBPACKETCOMPLETION handle) {
 HANDLE AddPartitionHandle(std::shared_ptr<endpoint::Partition> partition);
 std::shared_ptr<endpoint::Partition> FindPartition(HANDLE handle);
 bool RemovePartitionHandle(HANDLE handle);
+// As above, if it is that partition's.
+bool RemovePartitionHandle(HANDLE handle, const endpoint::Partition* partition);
+// Makes `handle` mean `partition` (null: nothing), and says what it meant. For handles that come from
+// another process; no later one is the same.
+std::shared_ptr<endpoint::Partition> SetPartitionHandle(
+    HANDLE handle, std::shared_ptr<endpoint::Partition> partition);
 
 // A call that would wait for the callback it is made from. Logged; a debug build stops here. `what`
 // names the function.

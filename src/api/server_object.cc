@@ -1,0 +1,83 @@
+#include "api/server_object.h"
+
+#include <utility>
+
+#include "wire/version.h"
+
+namespace kmcl::api {
+namespace {
+
+constexpr ULONG kMostDispatchThreads = 16;  // the pairs of inboxes that a link can have
+
+void OnArrived(KMCL_SERVER_OBJECT& object, std::shared_ptr<endpoint::Partition> partition) {
+  const std::uint64_t number = partition->number();
+  const HANDLE handle = AddPartitionHandle(std::move(partition));
+  {
+    MutexLock lock(object.mutex);
+    object.partitions[number] = handle;
+  }
+  if (object.options.PartitionArrived != nullptr) {
+    object.options.PartitionArrived(object.options.Context, &object, handle);
+  }
+}
+
+void OnGone(KMCL_SERVER_OBJECT& object, const endpoint::Partition& partition) {
+  HANDLE handle = nullptr;
+  {
+    MutexLock lock(object.mutex);
+    const auto found = object.partitions.find(partition.number());
+    KMCL_CHECK(found != object.partitions.end());
+    handle = found->second;
+    object.partitions.erase(found);
+  }
+  if (object.options.PartitionGone != nullptr) {
+    object.options.PartitionGone(object.options.Context, &object, handle);
+  }
+  RemovePartitionHandle(handle, &partition);
+}
+
+}  // namespace
+
+void InitDevice(DEVICE_OBJECT& device, DeviceBinding& binding) {
+  device.Size = sizeof device;
+  device.ReferenceCount = 1;
+  device.KmclBinding = &binding;
+}
+
+bool TakeOptions(const KMCL_ENDPOINT_OPTIONS* given, KMCL_ENDPOINT_OPTIONS& options) {
+  KmclEndpointOptionsInit(&options);
+  if (given == nullptr) return true;
+  if (given->Size != sizeof options) return false;
+  options = *given;
+  return options.DispatchThreads >= 1 && options.DispatchThreads <= kMostDispatchThreads &&
+         options.MaximumPartitions >= 1 && options.MaximumPartitionMemory >= PAGE_SIZE &&
+         options.MaximumDonatedMemory >= PAGE_SIZE &&
+         (options.MaximumVersion == 0 || wire::IsKnown(wire::Version{options.MaximumVersion}));
+}
+
+endpoint::ServerOptions ServerOptionsOf(const KMCL_ENDPOINT_OPTIONS& options,
+                                        const std::string& address) {
+  return {.address = address,
+          .dispatch_threads = options.DispatchThreads,
+          .spin_us = options.SpinMicroseconds,
+          .maximum_partitions = options.MaximumPartitions,
+          .maximum_partition_memory = options.MaximumPartitionMemory};
+}
+
+endpoint::Server::Events EventsOf(KMCL_SERVER_OBJECT& object) {
+  return {.on_created =
+              [&object](endpoint::Server& made) {
+                object.binding.server = &made;
+                InitDevice(object.device, object.binding);
+              },
+          .on_arrived =
+              [&object](std::shared_ptr<endpoint::Partition> partition) {
+                OnArrived(object, std::move(partition));
+              },
+          .on_gone =
+              [&object](std::shared_ptr<endpoint::Partition> partition) {
+                OnGone(object, *partition);
+              }};
+}
+
+}  // namespace kmcl::api
