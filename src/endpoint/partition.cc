@@ -190,6 +190,7 @@ void Partition::EndMappings(ServerChannel& channel) {
 }
 
 void Partition::OnReleased(const ServerGpadls::Released& gpadl) {
+  if (exported_) return released_.push_back(gpadl);
   Apply(machine_.OnGpadlReleased(gpadl.channel, gpadl.gpadl));
 }
 

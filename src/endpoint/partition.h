@@ -158,6 +158,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   bool applying_ = false;
   bool ready_ = false;
   bool gone_ = false;
+  std::vector<ServerGpadls::Released> released_;  // while exported or holding, to be told later
   bool exported_ = false;  // another process may serve this client already
   bool holding_ = false;   // imported, and not ours yet
   std::uint64_t refused_ = 0;

@@ -50,12 +50,17 @@ Result<void> Partition::Export(transport::Transfer& transfer) {
     out.PutGuid(offered.key.interface_type);
     out.PutGuid(offered.key.instance);
     out.Put(offered.key.subchannel_index);
-    out.Put(static_cast<std::uint32_t>(offered.gpadls.size()));
-    for (const auto& [gpadl, ranges] : offered.gpadls) {
+    const auto gpadls = offered.gpadls->All();
+    out.Put(static_cast<std::uint32_t>(gpadls.size()));
+    for (const auto& [gpadl, ranges] : gpadls) {
       out.Put(std::to_underlying(gpadl));
       out.Put(static_cast<std::uint32_t>(ranges.range_count()));
       out.PutBlock(ranges.Encode());
     }
+    // Mappings end here. There nobody needs to be waited for.
+    const auto wanted_back = offered.gpadls->WantedBack();
+    out.Put(static_cast<std::uint32_t>(wanted_back.size()));
+    for (const wire::GpadlId gpadl : wanted_back) out.Put(std::to_underlying(gpadl));
     out.PutFlag(offered.rings.has_value());
     if (offered.rings) {
       out.Put(std::to_underlying(offered.rings->gpadl));
@@ -79,6 +84,7 @@ Result<void> Partition::Export(transport::Transfer& transfer) {
 
 void Partition::Resume() {
   exported_ = false;
+  for (const auto& gpadl : std::exchange(released_, {})) OnReleased(gpadl);
   for (auto& [id, offered] : channels_) {
     if (offered.channel != nullptr) offered.channel->engine().ReleaseHold();
   }
@@ -111,6 +117,7 @@ Result<std::shared_ptr<Partition>> Partition::Import(BusThread& bus, transport::
   if (!machine) return std::unexpected(machine.error());
 
   std::map<wire::ChannelId, OfferedChannel> channels;
+  std::vector<ServerGpadls::Released> wanted_back;
   const auto channel_count = in.Get<std::uint32_t>();
   for (std::uint32_t i = 0; i < channel_count && in.ok(); ++i) {
     const auto id = GetId<wire::ChannelId>(in);
@@ -124,7 +131,11 @@ Result<std::shared_ptr<Partition>> Partition::Import(BusThread& bus, transport::
       const auto range_count = in.Get<std::uint32_t>();
       auto ranges = wire::GpaRangeList::Parse(in.GetBlock(), range_count);
       if (!ranges) return std::unexpected(Error::kSaveMalformed);
-      offered.gpadls[gpadl] = *std::move(ranges);
+      offered.gpadls->Add(id, gpadl, *std::move(ranges));
+    }
+    const auto wanted_back_count = in.Get<std::uint32_t>();
+    for (std::uint32_t each = 0; each < wanted_back_count && in.ok(); ++each) {
+      wanted_back.push_back({id, GetId<wire::GpadlId>(in)});
     }
     if (in.GetFlag()) {
       OfferedChannel::Rings rings;
@@ -156,6 +167,7 @@ Result<std::shared_ptr<Partition>> Partition::Import(BusThread& bus, transport::
       bus, std::shared_ptr<transport::Link>(*std::move(link)), number, limits, std::move(events));
   partition->machine_ = *std::move(machine);
   partition->channels_ = std::move(channels);
+  partition->released_ = std::move(wanted_back);
   partition->ready_ = ready;
   partition->version_.store(version, std::memory_order_relaxed);
   partition->holding_ = true;
@@ -186,6 +198,10 @@ Result<void> Partition::Begin(std::span<const std::unique_ptr<Dispatcher>> dispa
     channels_.erase(id);
   }
   Apply(bus::ServerActions{});  // what was held back
+  for (const auto& gpadl : std::exchange(released_, {})) {
+    if (OfferedChannel* offered = Find(gpadl.channel)) (void)offered->gpadls->Release(gpadl.gpadl);
+    OnReleased(gpadl);
+  }
   return {};
 }
 

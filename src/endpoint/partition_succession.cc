@@ -29,6 +29,7 @@ void Partition::LetGo(ServerChannel& channel, channel::BusRequest request) {
       return;
     case channel::BusRequest::kRejectOpen:
     case channel::BusRequest::kDetach:
+      EndMappings(channel);
       channel.rings_ = {};
       channel.bell_.reset();
       channel.ring_gpadl_.reset();

@@ -24,6 +24,15 @@ std::map<wire::GpadlId, wire::GpaRangeList> ServerGpadls::All() const {
   return all;
 }
 
+std::vector<wire::GpadlId> ServerGpadls::WantedBack() const {
+  MutexLock lock(mutex_);
+  std::vector<wire::GpadlId> wanted;
+  for (const auto& [id, gpadl] : gpadls_) {
+    if (gpadl.is_wanted_back) wanted.push_back(id);
+  }
+  return wanted;
+}
+
 bool ServerGpadls::Release(wire::GpadlId gpadl) {
   MutexLock lock(mutex_);
   const auto found = gpadls_.find(gpadl);

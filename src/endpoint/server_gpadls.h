@@ -33,6 +33,8 @@ class ServerGpadls {
   const wire::GpaRangeList* Find(wire::GpadlId gpadl) const KMCL_EXCLUDES(mutex_);
   // A copy of all there are, for who takes over the server.
   std::map<wire::GpadlId, wire::GpaRangeList> All() const KMCL_EXCLUDES(mutex_);
+  // Of those, the mapped ones that the client waits for.
+  std::vector<wire::GpadlId> WantedBack() const KMCL_EXCLUDES(mutex_);
   // The client wants it back. False while it is mapped: Unmap or Close has it then.
   bool Release(wire::GpadlId gpadl) KMCL_EXCLUDES(mutex_);
   // An open begins, on a ring made of this one, which is not for the driver.
