@@ -61,8 +61,9 @@ NTSTATUS HandOver(KMCL_SERVER_OBJECT& object, const HandoverSocket& socket,
   server.Freeze();
   const auto give_up = [&](NTSTATUS status, const char* why) {
     socket.Refuse(why);
-    server.Resume();
+    // Starts take effect with the second; nothing a client has done meanwhile comes before them.
     options.Resume(options.Context, &object);
+    server.Resume();
     return status;
   };
   const VOID* state = nullptr;

@@ -117,6 +117,7 @@ void Channel::ReleaseHold() {
   {
     MutexLock lock(mutex_);
     if (saver_ == nullptr) lifecycle_.EndSave();
+    saved_ = saved_ && lifecycle_.save_gate() == Lifecycle::SaveGate::kReady;
   }
   turns_.RequestState();
 }

@@ -59,6 +59,7 @@ PrivateServer::~PrivateServer() {
     }
   }
   unlink((directory_ + "/bus").c_str());
+  unlink((directory_ + "/bus.handover").c_str());
   rmdir(directory_.c_str());
 }
 

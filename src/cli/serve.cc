@@ -2,16 +2,21 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <kmcl/endpoint.h>
+#include <kmcl/handover.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <span>
+#include <vector>
 
 #include "cli/client_channel.h"
 #include "cli/commands.h"
 #include "cli/counters.h"
+#include "cli/handover_door.h"
 #include "cli/main_wait.h"
 #include "cli/outcome.h"
 #include "cli/output.h"
@@ -29,6 +34,7 @@ struct ServeOptions {
   std::string directory = ".";
   std::string wait = "sleep";
   int ready_descriptor = -1;
+  bool handover = false;
 };
 
 // An open directory.
@@ -62,6 +68,11 @@ class Partitions {
   // Revokes everything, and offers nothing to those who come later.
   void RevokeAll();
 
+  // Handing over (kmcl/handover.h).
+  NTSTATUS Save(std::vector<std::byte>& state);
+  void Resume();
+  NTSTATUS Restore(KMCL_SERVER server, std::span<const std::byte> state);
+
   Json Summary() const;
   std::string Description() const;
 
@@ -72,6 +83,11 @@ class Partitions {
     std::unique_ptr<devices::FileDevice> file;
   };
   void Retire(Devices devices);
+  devices::FileDevice::Report Reporter(UINT64 number) const {
+    return [this, number](const std::string& line) {
+      Say(fmt::format("partition {}: {}", number, line));
+    };
+  }
   void Say(const std::string& line) const { PrintError(line + "\n"); }
 
   const ServeOptions& options_;
@@ -81,6 +97,7 @@ class Partitions {
   // Under mutex_.
   std::map<HANDLE, Devices> devices_;
   bool closing_ = false;
+  bool handed_over_ = false;
   std::uint64_t arrived_ = 0;
   KMCL_CHANNEL_COUNTERS echo_counters_{};
   KMCL_CHANNEL_COUNTERS file_counters_{};
@@ -111,10 +128,8 @@ void Partitions::Arrive(KMCL_SERVER server, HANDLE partition) {
     }
   }
   if (options_.file) {
-    const auto report = [this, number = who.Number](const std::string& line) {
-      Say(fmt::format("partition {}: {}", number, line));
-    };
-    auto file = devices::FileDevice::Offer(device_object, partition, directory_, report);
+    auto file =
+        devices::FileDevice::Offer(device_object, partition, directory_, Reporter(who.Number));
     if (file) {
       devices.file = std::move(*file);
     } else {
@@ -145,7 +160,115 @@ void Partitions::Leave(HANDLE partition) {
   }
   const UINT64 number = devices.number;
   Retire(std::move(devices));
+  {
+    const std::lock_guard lock(mutex_);
+    if (handed_over_) {
+      return;
+    }
+  }
   Say(fmt::format("partition {} left", number));
+}
+
+// For each partition: its handle, and its devices' saves with their lengths; 0 for no such device.
+NTSTATUS Partitions::Save(std::vector<std::byte>& state) {
+  const auto put = [&state](std::span<const std::byte> bytes) {
+    state.insert(state.end(), bytes.begin(), bytes.end());
+  };
+  const auto put_number = [&put](std::uint64_t number) {
+    put(std::as_bytes(std::span(&number, 1)));
+  };
+  const std::lock_guard lock(mutex_);
+  handed_over_ = true;  // unless Resume says otherwise
+  put_number(arrived_);
+  for (auto& [partition, devices] : devices_) {
+    put_number(reinterpret_cast<std::uintptr_t>(partition));
+    const auto put_device = [&](auto& device) -> NTSTATUS {
+      if (!device) {
+        put_number(0);
+        return STATUS_SUCCESS;
+      }
+      const auto saved = device->Save();
+      if (!saved) {
+        return saved.error();
+      }
+      put_number(saved->size());
+      put(*saved);
+      return STATUS_SUCCESS;
+    };
+    for (const NTSTATUS status : {put_device(devices.echo), put_device(devices.file)}) {
+      if (!NT_SUCCESS(status)) {
+        return status;
+      }
+    }
+  }
+  return STATUS_SUCCESS;
+}
+
+void Partitions::Resume() {
+  const std::lock_guard lock(mutex_);
+  handed_over_ = false;
+  for (auto& [partition, devices] : devices_) {
+    if (devices.echo) {
+      devices.echo->Resume();
+    }
+    if (devices.file) {
+      devices.file->Resume();
+    }
+  }
+}
+
+NTSTATUS Partitions::Restore(KMCL_SERVER server, std::span<const std::byte> state) {
+  bool whole = true;
+  const auto take_number = [&]() -> std::uint64_t {
+    std::uint64_t number = 0;
+    if (state.size() < sizeof(number)) {
+      whole = false;
+      return 0;
+    }
+    std::memcpy(&number, state.data(), sizeof(number));
+    state = state.subspan(sizeof(number));
+    return number;
+  };
+  const auto take_device = [&] {
+    const std::uint64_t bytes = take_number();
+    whole = whole && bytes <= state.size();
+    const auto saved = state.first(whole ? static_cast<std::size_t>(bytes) : 0);
+    state = state.subspan(saved.size());
+    return saved;
+  };
+  const PDEVICE_OBJECT device_object = KmclServerDeviceObject(server);
+  const std::uint64_t arrived = take_number();
+  while (whole && !state.empty()) {
+    const auto partition = reinterpret_cast<HANDLE>(take_number());
+    const auto saved_echo = take_device();
+    const auto saved_file = take_device();
+    KMCL_PARTITION_INFORMATION who{};
+    if (!whole || !NT_SUCCESS(KmclPartitionQuery(partition, &who))) {
+      return STATUS_DATA_ERROR;
+    }
+    Devices devices;
+    devices.number = who.Number;
+    if (options_.echo && !saved_echo.empty()) {
+      auto echo = devices::EchoDevice::Restore(device_object, partition, saved_echo);
+      if (!echo) {
+        return echo.error();
+      }
+      devices.echo = std::move(*echo);
+    }
+    if (options_.file && !saved_file.empty()) {
+      auto file = devices::FileDevice::Restore(device_object, partition, directory_,
+                                               Reporter(who.Number), saved_file);
+      if (!file) {
+        return file.error();
+      }
+      devices.file = std::move(*file);
+    }
+    const std::lock_guard lock(mutex_);
+    devices_.emplace(partition, std::move(devices));
+  }
+  const std::lock_guard lock(mutex_);
+  arrived_ = arrived;
+  return whole ? STATUS_SUCCESS : STATUS_DATA_ERROR;
 }
 
 void Partitions::RevokeAll() {
@@ -180,6 +303,7 @@ Json Partitions::Summary() const {
                  {"ok", true},
                  {"bus", options_.common.bus},
                  {"partitions", arrived_},
+                 {"handed_over", handed_over_},
                  {"devices", Json::object()}};
   if (options_.echo) {
     object["devices"]["echo"] = ToJson(echo_counters_);
@@ -193,7 +317,8 @@ Json Partitions::Summary() const {
 std::string Partitions::Description() const {
   const std::lock_guard lock(mutex_);
   std::string text =
-      fmt::format("served {} {}\n", arrived_, arrived_ == 1 ? "partition" : "partitions");
+      fmt::format("served {} {}{}\n", arrived_, arrived_ == 1 ? "partition" : "partitions",
+                  handed_over_ ? ", then handed over" : "");
   if (options_.echo) {
     text += Bold("echo") + "\n" + DescribeCounters(echo_counters_);
   }
@@ -222,6 +347,58 @@ void Guarded(Work work) {
   } catch (const std::exception& error) {
     PrintError(fmt::format("vmbus serve: {}\n", error.what()));
   }
+}
+
+// Gives the server to the process at the other end of `socket`. Says how it went.
+bool HandOver(KMCL_SERVER server, int socket, Partitions& partitions) {
+  struct Context {
+    Partitions& partitions;
+    std::vector<std::byte> state;
+  } context{partitions, {}};
+  KMCL_HANDOVER_OPTIONS options;
+  KmclHandOverOptionsInit(&options);
+  options.Context = &context;
+  options.Save = [](PVOID raw, KMCL_SERVER, const VOID** state, SIZE_T* bytes) -> NTSTATUS {
+    auto* const self = static_cast<Context*>(raw);
+    NTSTATUS status = STATUS_INSUFFICIENT_RESOURCES;
+    Guarded([&] { status = self->partitions.Save(self->state); });
+    *state = self->state.data();
+    *bytes = self->state.size();
+    return status;
+  };
+  options.Resume = [](PVOID raw, KMCL_SERVER) { static_cast<Context*>(raw)->partitions.Resume(); };
+  PrintError("another process takes over\n");
+  const NTSTATUS status = KmclServerHandOver(server, socket, &options);
+  PrintError(NT_SUCCESS(status)
+                 ? std::string("handed over\n")
+                 : fmt::format("not handed over ({}), serving on\n", KmclStatusName(status)));
+  return NT_SUCCESS(status);
+}
+
+Outcome<void> TakeOver(const std::string& bus, const KMCL_ENDPOINT_OPTIONS& endpoint,
+                       Partitions& partitions, KMCL_SERVER& server) {
+  const auto socket = KnockAtDoor(bus);
+  if (!socket) {
+    return std::unexpected(socket.error());
+  }
+  KMCL_TAKEOVER_OPTIONS options;
+  KmclTakeOverOptionsInit(&options);
+  options.Context = &partitions;
+  options.Restore = [](PVOID context, KMCL_SERVER made, const VOID* state, SIZE_T bytes) -> NTSTATUS {
+    NTSTATUS status = STATUS_INSUFFICIENT_RESOURCES;
+    Guarded([&] {
+      status = static_cast<Partitions*>(context)->Restore(
+          made, {static_cast<const std::byte*>(state), bytes});
+    });
+    return status;
+  };
+  const NTSTATUS status = KmclServerTakeOver(*socket, &endpoint, &options, &server);
+  close(*socket);
+  if (!NT_SUCCESS(status)) {
+    return Fail(kExitFailure, fmt::format("could not take over {}: it is served as before", bus),
+                status);
+  }
+  return {};
 }
 
 int RunServe(ServeOptions options) {
@@ -254,12 +431,28 @@ int RunServe(ServeOptions options) {
     Guarded([&] { static_cast<Partitions*>(context)->Leave(partition); });
   };
   KMCL_SERVER server = nullptr;
-  const NTSTATUS status = KmclServerCreate(options.common.bus.c_str(), &endpoint, &server);
-  if (!NT_SUCCESS(status)) {
-    return fail(WhyNotServing(options.common.bus, status));
+  if (options.handover) {
+    if (const auto taken = TakeOver(options.common.bus, endpoint, partitions, server); !taken) {
+      return fail(taken.error());
+    }
+  } else {
+    const NTSTATUS status = KmclServerCreate(options.common.bus.c_str(), &endpoint, &server);
+    if (!NT_SUCCESS(status)) {
+      return fail(WhyNotServing(options.common.bus, status));
+    }
   }
-  SayReady(options);
-  MainWait::Get().Until([] { return false; });
+  std::atomic<bool> handed_over = false;
+  {
+    const HandoverDoor door(options.common.bus, [&](int socket) {
+      if (HandOver(server, socket, partitions)) {
+        handed_over.store(true);
+        MainWait::Get().Wake();
+      }
+      return handed_over.load();
+    });
+    SayReady(options);
+    MainWait::Get().Until([&] { return handed_over.load(); });
+  }
 
   // Revoked while the clients still listen, so that they are told and not just cut off.
   partitions.RevokeAll();
@@ -292,6 +485,8 @@ void AddServe(CLI::App& app, Command& chosen) {
           "Write \"ready ADDRESS\" to this descriptor and close it, once clients can connect")
       ->type_name("N")
       ->check(CLI::Range(0, 1 << 20));
+  serve->add_flag("--handover", options->handover,
+                  "Take over from the vmbus serve that runs at this address; its clients go on");
   serve->footer("\nExample:\n  vmbus serve --bus unix:/tmp/bus --file --directory /tmp/in");
   serve->callback([options, &chosen] { chosen = [options] { return RunServe(*options); }; });
 }

@@ -1,11 +1,72 @@
 #include "devices/echo.h"
 
 #include <cstring>
+#include <utility>
 
 namespace kmcl::devices {
 
+namespace {
+
+// In front of the saved channel.
+struct SavedEcho {
+  std::uint64_t packets = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t open = 0;
+};
+
+}  // namespace
+
 std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> EchoDevice::Offer(PDEVICE_OBJECT device_object,
                                                                        HANDLE partition) {
+  auto device = Make(device_object, partition);
+  if (!device) {
+    return device;
+  }
+  const NTSTATUS status = OfferServerChannel((*device)->channel_.get());
+  if (!NT_SUCCESS(status)) {
+    return std::unexpected(status);
+  }
+  return device;
+}
+
+std::expected<std::vector<std::byte>, NTSTATUS> EchoDevice::Save() {
+  const auto channel = SaveServerChannel(channel_.get());
+  if (!channel) {
+    return std::unexpected(channel.error());
+  }
+  const SavedEcho own{packets_, bytes_, open_ ? 1U : 0U};
+  const auto head = std::as_bytes(std::span(&own, 1));
+  std::vector<std::byte> saved(head.begin(), head.end());
+  saved.insert(saved.end(), channel->begin(), channel->end());
+  return saved;
+}
+
+void EchoDevice::Resume() { VmbChannelStart(channel_.get()); }
+
+std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> EchoDevice::Restore(
+    PDEVICE_OBJECT device_object, HANDLE partition, std::span<const std::byte> saved) {
+  SavedEcho own;
+  if (saved.size() < sizeof(own)) {
+    return std::unexpected(STATUS_DATA_ERROR);
+  }
+  std::memcpy(&own, saved.data(), sizeof(own));
+  auto device = Make(device_object, partition);
+  if (!device) {
+    return device;
+  }
+  (*device)->packets_ = own.packets;
+  (*device)->bytes_ = own.bytes;
+  (*device)->goes_on_ = own.open != 0;
+  const NTSTATUS status =
+      RestoreServerChannel((*device)->channel_.get(), saved.subspan(sizeof(own)));
+  if (!NT_SUCCESS(status)) {
+    return std::unexpected(status);
+  }
+  return device;
+}
+
+std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> EchoDevice::Make(PDEVICE_OBJECT device_object,
+                                                                      HANDLE partition) {
   std::unique_ptr<EchoDevice> device(new EchoDevice);
   ServerChannelSettings settings;
   settings.interface_type = kEchoInterface;
@@ -14,14 +75,12 @@ std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> EchoDevice::Offer(PDEVICE_O
   settings.maximum_packet_bytes = kEchoMaximumPacketBytes;
   settings.process_packet = OnPacket;
   settings.opened = OnOpened;
+  settings.closed = OnClosed;
   auto channel = MakeServerChannel(device_object, partition, settings, device.get());
   if (!channel) {
     return std::unexpected(channel.error());
   }
   device->channel_ = std::move(*channel);
-  if (const NTSTATUS status = OfferServerChannel(device->channel_.get()); !NT_SUCCESS(status)) {
-    return std::unexpected(status);
-  }
   return device;
 }
 
@@ -32,9 +91,16 @@ KMCL_CHANNEL_COUNTERS EchoDevice::Revoke() {
 
 NTSTATUS EchoDevice::OnOpened(VMBCHANNEL channel) {
   auto* self = static_cast<EchoDevice*>(VmbChannelGetPointer(channel));
-  self->packets_ = 0;
-  self->bytes_ = 0;
+  self->open_ = true;
+  if (!std::exchange(self->goes_on_, false)) {
+    self->packets_ = 0;
+    self->bytes_ = 0;
+  }
   return STATUS_SUCCESS;
+}
+
+VOID EchoDevice::OnClosed(VMBCHANNEL channel) {
+  static_cast<EchoDevice*>(VmbChannelGetPointer(channel))->open_ = false;
 }
 
 VOID EchoDevice::OnPacket(VMBCHANNEL channel, VMBPACKETCOMPLETION packet, PVOID buffer,

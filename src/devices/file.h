@@ -15,8 +15,10 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "devices/file_protocol.h"
 #include "devices/received_file.h"
@@ -39,6 +41,15 @@ class FileDevice {
                                                                     Report report);
   ~FileDevice();
 
+  // Saving: the device holds still until Resume, or goes and leaves an unfinished file to its
+  // successor. Restore makes one elsewhere of what was saved; a status of KMCL's, or
+  // STATUS_DATA_ERROR.
+  std::expected<std::vector<std::byte>, NTSTATUS> Save();
+  void Resume();
+  static std::expected<std::unique_ptr<FileDevice>, NTSTATUS> Restore(
+      PDEVICE_OBJECT device_object, HANDLE partition, int directory, Report report,
+      std::span<const std::byte> saved);
+
   // Revokes the offer and waits until the channel is torn down. The counts are final.
   KMCL_CHANNEL_COUNTERS Revoke();
 
@@ -51,8 +62,14 @@ class FileDevice {
   };
 
   FileDevice(int directory, Report report);
+  // Without its writer, and not offered.
+  static std::expected<std::unique_ptr<FileDevice>, NTSTATUS> Make(PDEVICE_OBJECT device_object,
+                                                                   HANDLE partition, int directory,
+                                                                   Report report);
+  bool TakeSaved(std::span<const std::byte> own);
   static VOID OnPacket(VMBCHANNEL channel, VMBPACKETCOMPLETION packet, PVOID buffer,
                        UINT32 buffer_bytes, UINT32 flags);
+  static NTSTATUS OnOpened(VMBCHANNEL channel);
   static VOID OnClosed(VMBCHANNEL channel);
 
   // Any thread.
@@ -82,12 +99,14 @@ class FileDevice {
   std::uint64_t closes_posted_ = 0;
   std::uint64_t closes_served_ = 0;
   bool stopping_ = false;
+  bool saved_ = false;  // a successor may have the unfinished file
 
   // The writer thread's.
   std::optional<ReceivedFile> file_;
   std::optional<FileFailure>
       failure_;  // of the file that was being received; further chunks get it too
   std::uint64_t bytes_written_ = 0;  // of the last file
+  bool must_rehash_ = false;         // file_ comes from a predecessor
 
   ChannelHandle channel_;
   std::thread writer_;

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <utility>
+#include <vector>
 
 namespace kmcl::devices {
 namespace {
@@ -80,6 +81,49 @@ ReceivedFile::ReceivedFile(ReceivedFile&& other) noexcept
       announced_bytes_(other.announced_bytes_),
       bytes_written_(other.bytes_written_),
       hash_(std::move(other.hash_)) {}
+
+ReceivedFile::Unfinished ReceivedFile::Describe() const {
+  return {temporary_name_, name_, announced_bytes_, bytes_written_};
+}
+
+std::expected<ReceivedFile, FileFailure> ReceivedFile::Reopen(int directory,
+                                                              const Unfinished& unfinished) {
+  if (!IsPlainFileName(unfinished.name) || !unfinished.temporary_name.starts_with(kTemporaryPrefix) ||
+      unfinished.temporary_name.contains('/') ||
+      unfinished.bytes_written > unfinished.announced_bytes) {
+    return Refuse(FileStatus::kNameRefused);
+  }
+  const int file =
+      openat(directory, unfinished.temporary_name.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+  if (file < 0) {
+    return RefuseBySystem(errno);
+  }
+  ReceivedFile reopened(directory, file, unfinished.temporary_name, unfinished.name,
+                        unfinished.announced_bytes);
+  reopened.bytes_written_ = unfinished.bytes_written;
+  return reopened;
+}
+
+std::expected<void, FileFailure> ReceivedFile::Rehash() {
+  std::vector<std::byte> buffer(1 << 20);
+  std::uint64_t at = 0;
+  while (at < bytes_written_) {
+    const std::size_t wanted = std::min<std::uint64_t>(buffer.size(), bytes_written_ - at);
+    const ssize_t got = pread(file_, buffer.data(), wanted, static_cast<off_t>(at));
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got <= 0) {
+      return RefuseBySystem(got < 0 ? errno : EIO);
+    }
+    hash_.Update(std::span(buffer).first(static_cast<std::size_t>(got)));
+    at += static_cast<std::uint64_t>(got);
+  }
+  if (lseek(file_, static_cast<off_t>(at), SEEK_SET) < 0) {
+    return RefuseBySystem(errno);
+  }
+  return {};
+}
 
 ReceivedFile::~ReceivedFile() {
   if (!temporary_name_.empty()) {

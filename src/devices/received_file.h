@@ -47,6 +47,21 @@ class ReceivedFile {
   // `bytes` must be its size. Nothing may follow.
   std::expected<Sha256Digest, FileFailure> Commit(std::uint64_t bytes);
 
+  // Handing an unfinished file over: what another process needs to go on with it, and giving up this
+  // side's part in it (the temporary file stays). Reopen does not hash what is there; Rehash must be
+  // called once before anything else, and may take as long as reading the file.
+  struct Unfinished {
+    std::string temporary_name;
+    std::string name;
+    std::uint64_t announced_bytes = 0;
+    std::uint64_t bytes_written = 0;
+  };
+  Unfinished Describe() const;
+  void Release() { temporary_name_.clear(); }
+  static std::expected<ReceivedFile, FileFailure> Reopen(int directory,
+                                                         const Unfinished& unfinished);
+  std::expected<void, FileFailure> Rehash();
+
   const std::string& name() const { return name_; }
   std::uint64_t bytes_written() const { return bytes_written_; }
 

@@ -51,6 +51,38 @@ NTSTATUS OfferServerChannel(VMBCHANNEL channel) {
   return status;
 }
 
+std::expected<std::vector<std::byte>, NTSTATUS> SaveServerChannel(VMBCHANNEL channel) {
+  VmbChannelPause(channel);
+  NTSTATUS status = VmbChannelSaveBegin(channel);
+  if (!NT_SUCCESS(status)) {
+    return std::unexpected(status);
+  }
+  std::vector<std::byte> saved;
+  std::vector<std::byte> buffer(64 * 1024);
+  do {
+    ULONG filled = 0;
+    ULONG required = 0;
+    status = VmbChannelSaveContinue(channel, buffer.data(), static_cast<ULONG>(buffer.size()),
+                                    &filled, &required);
+    saved.insert(saved.end(), buffer.begin(), buffer.begin() + filled);
+    if (required > buffer.size()) {
+      buffer.resize(required);
+    }
+  } while (status == STATUS_BUFFER_OVERFLOW || status == STATUS_BUFFER_TOO_SMALL);
+  VmbChannelSaveEnd(channel);
+  if (!NT_SUCCESS(status)) {
+    return std::unexpected(status);
+  }
+  return saved;
+}
+
+NTSTATUS RestoreServerChannel(VMBCHANNEL channel, std::span<const std::byte> saved) {
+  std::vector<std::byte> copy(saved.begin(), saved.end());
+  const NTSTATUS status =
+      VmbChannelRestoreFromBuffer(channel, copy.data(), static_cast<ULONG>(copy.size()));
+  return NT_SUCCESS(status) ? OfferServerChannel(channel) : status;
+}
+
 KMCL_CHANNEL_COUNTERS QueryCounters(VMBCHANNEL channel) {
   KMCL_CHANNEL_COUNTERS counters{};
   counters.Size = sizeof(counters);

@@ -7,7 +7,9 @@
 
 #include <expected>
 #include <memory>
+#include <span>
 #include <type_traits>
+#include <vector>
 
 namespace kmcl::devices {
 
@@ -37,6 +39,11 @@ std::expected<ChannelHandle, NTSTATUS> MakeServerChannel(PDEVICE_OBJECT device_o
 
 // Enables and starts it: callbacks may run before this returns.
 NTSTATUS OfferServerChannel(VMBCHANNEL channel);
+
+// Pauses and saves it; it stays paused. And makes a channel that was configured alike of that, and
+// offers it as OfferServerChannel does.
+std::expected<std::vector<std::byte>, NTSTATUS> SaveServerChannel(VMBCHANNEL channel);
+NTSTATUS RestoreServerChannel(VMBCHANNEL channel, std::span<const std::byte> saved);
 
 // All zero when the channel is not one.
 KMCL_CHANNEL_COUNTERS QueryCounters(VMBCHANNEL channel);

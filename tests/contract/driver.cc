@@ -65,6 +65,12 @@ const std::map<std::string, Driver::Verb>& Driver::Verbs() {
       {"cleanup", &Driver::Cleanup},        // CHANNEL -> ok
       {"set", &Driver::Set},                // CHANNEL WHAT VALUE -> ok
       {"get", &Driver::Get},                // CHANNEL WHAT -> values
+      {"save", &Driver::Save},              // CHANNEL BYTES -> status save bytes
+      {"save-begin", &Driver::SaveBegin},   // CHANNEL -> status
+      {"save-continue", &Driver::SaveContinue},  // CHANNEL BYTES -> status filled required
+      {"save-end", &Driver::SaveEnd},       // CHANNEL -> ok
+      {"restore", &Driver::Restore},        // CHANNEL SAVE [BYTES [FROM]] -> status
+      {"damage", &Driver::Damage},          // SAVE OFFSET -> ok
       {"packet", &Driver::Packet},          // CHANNEL allocate|initialize -> packet
       {"send", &Driver::Send},              // PACKET NUMBER BYTES FLAGS -> status
       {"post", &Driver::Post},              // CHANNEL NUMBER BYTES FLAGS -> status

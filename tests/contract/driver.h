@@ -75,6 +75,14 @@ class Driver {
   // Buffers and GPADLs.
   std::string Memory(const Words& words);
 
+  // Save and restore (driver_save.cc).
+  std::string Save(const Words& words);
+  std::string SaveBegin(const Words& words);
+  std::string SaveContinue(const Words& words);
+  std::string SaveEnd(const Words& words);
+  std::string Restore(const Words& words);
+  std::string Damage(const Words& words);
+
   // What was recorded.
   std::string Events(const Words& words);
   std::string Wait(const Words& words);
@@ -105,6 +113,7 @@ class Driver {
   DriverBuffers buffers_;
   std::vector<std::thread> async_;
   int next_id_ = 0;
+  std::vector<std::vector<std::byte>> saves_;
 };
 
 }  // namespace kmcl::contract

@@ -49,11 +49,17 @@ class DriverChannel {
   static EVT_VMB_CHANNEL_PROCESSING_COMPLETE ProcessingComplete;
   static EVT_VMB_PACKET_COMPLETION_ROUTINE PacketDone;
   static EVT_VMB_CHANNEL_PNP_FAILURE PnpFailure;
+  // Keep a packet's number. Events: "ask N", "keep N", "restore N".
+  static EVT_VMB_CHANNEL_SAVE_PACKET SavePacket;
+  static EVT_VMB_CHANNEL_RESTORE_PACKET RestorePacket;
 
   // What the packet callback does with packets: completes them at once, or keeps them for Complete.
   void set_hold(bool hold) { hold_ = hold; }
   void set_answer_bytes(std::uint32_t bytes) { answer_bytes_ = bytes; }
   void set_context_bytes(std::uint32_t bytes) { context_bytes_ = bytes; }
+  // What the save and restore callbacks answer, unless it is success.
+  void set_save_status(NTSTATUS status) { save_status_ = status; }
+  void set_restore_status(NTSTATUS status) { restore_status_ = status; }
   void set_opened_status(NTSTATUS status) { opened_status_ = status; }
   void DeferOnce(std::uint32_t number);  // one more deferral for packet `number`
   void FailAt(std::uint32_t number);
@@ -88,6 +94,8 @@ class DriverChannel {
   std::atomic<std::uint32_t> answer_bytes_{16};
   std::atomic<std::uint32_t> context_bytes_{0};
   std::atomic<NTSTATUS> opened_status_{STATUS_SUCCESS};
+  std::atomic<NTSTATUS> save_status_{STATUS_SUCCESS};
+  std::atomic<NTSTATUS> restore_status_{STATUS_SUCCESS};
   std::atomic<int> state_callbacks_running_{0};
   std::atomic<int> packet_callbacks_running_{0};
 

@@ -94,6 +94,10 @@ std::string Driver::Init(const Words& words) {
   if (what == "server-flags") {
     return Text(VmbServerChannelInitSetFlags(handle, Number(words, 3)));
   }
+  if (what == "save-packets") {
+    return Text(VmbServerChannelInitSetSaveRestorePacketCallbacks(
+        handle, DriverChannel::SavePacket, DriverChannel::RestorePacket));
+  }
   if (what == "vtl") {
     return Text(VmbServerChannelInitSetTargetVtl(handle, static_cast<UINT8>(Number(words, 3))));
   }
@@ -140,6 +144,10 @@ std::string Driver::Set(const Words& words) {
     channel->set_hold(value != 0);
   } else if (what == "answer") {
     channel->set_answer_bytes(value);
+  } else if (what == "save-status") {
+    channel->set_save_status(static_cast<NTSTATUS>(value));
+  } else if (what == "restore-status") {
+    channel->set_restore_status(static_cast<NTSTATUS>(value));
   } else if (what == "opened-status") {
     channel->set_opened_status(static_cast<NTSTATUS>(value));
   } else if (what == "defer") {
