@@ -418,7 +418,7 @@ TEST_P(SaveRestore, DamagedDataIsRefusedAndChangesNothing) {
   EXPECT_EQ(Restore(server, save), STATUS_INVALID_DEVICE_STATE);
   // In two parts, the first of which is the first chunk.
   server.Disable();
-  const std::size_t first = 32 + 68;
+  const std::size_t first = 32 + 64;  // a header, and what begins a save
   EXPECT_EQ(StatusIn(successor.Do("restore", save + " " + std::to_string(first))),
             STATUS_MORE_PROCESSING_REQUIRED);
   EXPECT_EQ(StatusIn(successor.Do(
