@@ -1,7 +1,10 @@
 // Save and restore of a server's channel (KMCL reference 9, 10.8; rows 43 to 46, 49 and 52).
+#include <kmcl/raw.h>
+
 #include <algorithm>
 #include <optional>
 #include <sstream>
+#include <vector>
 
 #include "bus_fixture.h"
 #include "direct_fixture.h"
@@ -519,6 +522,47 @@ TEST_F(SaveArguments, EachIsCheckedInItsPlace) {
   Configure(server_channel_);
   ASSERT_EQ(S(VmbChannelEnable(server_channel_)), STATUS_SUCCESS);
   EXPECT_EQ(S(set(server_channel_, Keep, Bring)), STATUS_INVALID_PARAMETER_1);
+}
+
+TEST_F(SaveArguments, ARawChannelIsNotSaved) {
+  ASSERT_EQ(Status(KmclChannelInitSetRaw(server_channel_)), STATUS_SUCCESS);
+  char buffer[64] = {};
+  EXPECT_EQ(Status(VmbChannelRestoreFromBuffer(server_channel_, buffer, 64)), STATUS_NOT_SUPPORTED);
+  Configure(server_channel_);
+  ASSERT_EQ(Status(VmbChannelEnable(server_channel_)), STATUS_SUCCESS);
+  EXPECT_EQ(Status(VmbChannelSaveBegin(server_channel_)), STATUS_NOT_SUPPORTED);
+}
+
+// Tries other bytes first.
+NTSTATUS TryOthersFirst(VMBCHANNEL channel, PVOID library, UINT32 library_bytes, PVOID, UINT32) {
+  VMBPACKET const packet = VmbPacketAllocate(channel);
+  std::vector<char> other(library_bytes);
+  EXPECT_EQ(Status(VmbPacketRestore(packet, other.data(), library_bytes)), STATUS_DATA_ERROR);
+  EXPECT_EQ(Status(VmbPacketRestore(packet, library, library_bytes - 1)), STATUS_DATA_ERROR);
+  return VmbPacketRestore(packet, library, library_bytes);
+}
+
+TEST_F(SaveArguments, APacketObjectIsRestoredFromItsOwnBytesOnly) {
+  Configure(server_channel_);
+  ASSERT_EQ(Status(VmbChannelEnable(server_channel_)), STATUS_SUCCESS);
+  char payload[16] = {1, 2, 3};
+  ASSERT_EQ(Status(VmbPacketSend(VmbPacketAllocate(server_channel_), payload, sizeof payload,
+                                 nullptr, 0)),
+            STATUS_SUCCESS);
+  char saved[4096];
+  ULONG filled = 0;
+  ULONG required = 0;
+  ASSERT_EQ(Status(VmbChannelSaveBegin(server_channel_)), STATUS_SUCCESS);
+  ASSERT_EQ(Status(VmbChannelSaveContinue(server_channel_, saved, sizeof saved, &filled, &required)),
+            STATUS_SUCCESS);
+  VmbChannelSaveEnd(server_channel_);
+  VMBCHANNEL const successor = Allocate(true);
+  Configure(successor);
+  ASSERT_EQ(Status(VmbServerChannelInitSetSaveRestorePacketCallbacks(successor, Keep,
+                                                                     TryOthersFirst)),
+            STATUS_SUCCESS);
+  EXPECT_EQ(Status(VmbChannelRestoreFromBuffer(successor, saved, filled)), STATUS_SUCCESS);
+  VmbChannelCleanup(successor);
 }
 
 }  // namespace

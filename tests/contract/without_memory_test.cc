@@ -94,6 +94,29 @@ TEST_F(WithoutMemory, ABusHandleIsNotDuplicated) {
   EXPECT_EQ(Status(ZwClose(kernel)), STATUS_SUCCESS);
 }
 
+TEST_F(WithoutMemory, ASaveAndARestoreFail) {
+  Configure(server_channel_);
+  ASSERT_EQ(Status(VmbChannelEnable(server_channel_)), STATUS_SUCCESS);
+  VMBPACKET const packet = VmbPacketAllocate(server_channel_);
+  char payload[64] = {};
+  ASSERT_EQ(Status(VmbPacketSend(packet, payload, sizeof payload, nullptr, 0)), STATUS_SUCCESS);
+  char saved[4096];
+  ULONG filled = 0;
+  ULONG required = 0;
+  ExpectFailsUntilThereIsMemory([&] {
+    VmbChannelSaveEnd(server_channel_);
+    const NTSTATUS begun = VmbChannelSaveBegin(server_channel_);
+    if (!NT_SUCCESS(begun)) return begun;
+    return VmbChannelSaveContinue(server_channel_, saved, sizeof saved, &filled, &required);
+  });
+  VmbChannelSaveEnd(server_channel_);
+  VMBCHANNEL const successor = Allocate(true);
+  Configure(successor);
+  ExpectFailsUntilThereIsMemory(
+      [&] { return VmbChannelRestoreFromBuffer(successor, saved, filled); });
+  VmbChannelCleanup(successor);
+}
+
 TEST_F(WithoutMemory, ThereIsNoPacket) {
   VMBPACKET packet = nullptr;
   {
