@@ -70,7 +70,7 @@ TEST(VmbusHandover, ACopyGoesOnOverTenServers) {
   Servers servers;
   TemporaryDirectory files;
   const std::string path = files.File("data");
-  ASSERT_EQ(RunVmbus({"generate", path, "--bytes", "400M"}).exit_code, 0);
+  ASSERT_EQ(RunVmbus({"generate", path, "--bytes", "300M"}).exit_code, 0);
   Process copy({"copy", "--bus", servers.address(), path, "--json", "--window", "16"});
   for (int i = 0; i < kHandovers; ++i) {
     const auto summary = servers.Replace();
@@ -80,8 +80,8 @@ TEST(VmbusHandover, ACopyGoesOnOverTenServers) {
   ASSERT_EQ(finished.exit_code, 0) << finished.error;
   const auto object = finished.Json();
   EXPECT_EQ(object["sha256_sent"], object["sha256_received"]);
-  EXPECT_EQ(object["transactions"]["accepted"], 400 * 1024 / 64 + 2);
-  EXPECT_EQ(std::filesystem::file_size(servers.received().File("data")), 400u << 20);
+  EXPECT_EQ(object["transactions"]["accepted"], 300 * 1024 / 64 + 2);
+  EXPECT_EQ(std::filesystem::file_size(servers.received().File("data")), 300u << 20);
   EXPECT_EQ(servers.received().Entries(), std::vector<std::string>{"data"});
   EXPECT_EQ(servers.Stop().exit_code, 0);
   EXPECT_TRUE(servers.sockets().Entries().empty());
