@@ -123,6 +123,7 @@ bool Server::MakeRoom() {
 }
 
 void Server::OnConnect() {
+  if (frozen_) return;  // the event was on its way when the handover began; the client waits
   // Without descriptors for a new client the listener refuses it by itself, or says so; then the
   // client waits until another one has left.
   auto link = listener_->Accept();
@@ -167,7 +168,7 @@ void Server::OnPartitionReady(Partition& partition) {
 void Server::OnPartitionFinished(Partition& partition) {
   auto kept = partition.shared_from_this();
   partitions_.erase(partition.number());
-  if (listener_ != nullptr) bus_->SetEvents(listener_token_, EPOLLIN);
+  if (listener_ != nullptr && !frozen_) bus_->SetEvents(listener_token_, EPOLLIN);
 
   const auto told = [this] {
     MutexLock lock(mutex_);

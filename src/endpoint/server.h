@@ -96,6 +96,7 @@ class Server {
   BusThread::Token listener_token_ = 0;
   std::map<std::uint64_t, std::shared_ptr<Partition>> partitions_;  // by number
   std::uint64_t next_number_ = 1;
+  bool frozen_ = false;
 
   // One strand for each partition that is being told about.
   struct Farewell {

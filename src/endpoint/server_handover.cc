@@ -23,6 +23,7 @@ void Append(transport::Transfer& to, transport::Transfer part) {
 
 void Server::Freeze() {
   bus_->Call([this] {
+    frozen_ = true;
     bus_->SetEvents(listener_token_, 0);
     for (auto& [number, partition] : partitions_) partition->Freeze();
   });
@@ -65,6 +66,7 @@ Result<transport::Transfer> Server::ExportOnBus() {
 
 void Server::Resume() {
   bus_->Call([this] {
+    frozen_ = false;
     for (auto& [number, partition] : partitions_) partition->Resume();
     bus_->SetEvents(listener_token_, EPOLLIN);
   });
