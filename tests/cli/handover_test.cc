@@ -71,7 +71,9 @@ TEST(VmbusHandover, ACopyGoesOnOverTenServers) {
   TemporaryDirectory files;
   const std::string path = files.File("data");
   ASSERT_EQ(RunVmbus({"generate", path, "--bytes", "300M"}).exit_code, 0);
-  Process copy({"copy", "--bus", servers.address(), path, "--json", "--window", "16"});
+  Process copy({"copy", "--bus", servers.address(), path, "--json", "--window", "16",
+                "--progress-fd", "3"});
+  ASSERT_NE(copy.NextLine(), "");  // it has begun
   for (int i = 0; i < kHandovers; ++i) {
     const auto summary = servers.Replace();
     EXPECT_EQ(summary["handed_over"], true);
@@ -118,7 +120,8 @@ TEST(VmbusHandover, AServerThatCannotTakeOverLeavesTheOldOneServing) {
   TemporaryDirectory files;
   const std::string path = files.File("data");
   ASSERT_EQ(RunVmbus({"generate", path, "--bytes", "60M"}).exit_code, 0);
-  Process copy({"copy", "--bus", servers.address(), path, "--json"});
+  Process copy({"copy", "--bus", servers.address(), path, "--json", "--progress-fd", "3"});
+  ASSERT_NE(copy.NextLine(), "");
   // It connects, and is gone before it could take anything.
   for (int i = 0; i < 3; ++i) {
     Process failing(servers.Arguments({"--handover"}),
