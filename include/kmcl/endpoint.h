@@ -165,6 +165,11 @@ typedef struct KMCL_CHANNEL_COUNTERS {
 /* STATUS_INVALID_PARAMETER_1 bad channel; STATUS_INVALID_PARAMETER_2 NULL or wrong Size. */
 NTSTATUS KmclChannelQueryCounters(VMBCHANNEL Channel, PKMCL_CHANNEL_COUNTERS Counters);
 
+/* For tests of drivers: the next `Times` calls of VmbChannelPacketGetExternalData on this channel that
+ * would succeed, inside EvtVmbChannelProcessPacket, return STATUS_PENDING; each such packet is delivered
+ * again at PASSIVE_LEVEL. Server; any thread. NULL is ignored. */
+VOID KmclChannelForceExternalDataPending(VMBCHANNEL Channel, ULONG Times);
+
 /* What the library has to say about peers that break rules, leaks, and misuse. */
 typedef enum KMCL_LOG_LEVEL {
     KmclLogError = 0,

@@ -46,7 +46,7 @@
  * detected, unless the verifier is on (kmcl/verifier.h). Pointers to buffers are borrowed until the
  * call returns unless the text says otherwise.
  *
- * Not in this version: external data, interface tables.
+ * Not in this version: interface tables.
  */
 #ifndef KMCL_KMCL_H
 #define KMCL_KMCL_H
@@ -99,7 +99,8 @@ DECLARE_HANDLE(VMBPACKETCOMPLETION);
 #define VMBUS_SERVER_CHANNEL_INIT_FLAG_TLNPI_PROVIDER_OFFER 0x10
 #define VMBUS_SERVER_CHANNEL_INIT_FLAGS 0x1F
 
-/* EvtVmbChannelProcessPacket: the packet refers to external data. Never set in this version. */
+/* EvtVmbChannelProcessPacket: the packet describes memory of the client's. At a server:
+ * fetch it with VmbChannelPacketGetExternalData. */
 #define VMBUS_CHANNEL_PROCESS_PACKET_FLAG_EXTERNAL_DATA 0x1
 #define VMBUS_CHANNEL_PROCESS_PACKET_FLAGS 0x1
 
@@ -307,8 +308,9 @@ _Must_inspect_result_ NTSTATUS VmbChannelSetInterruptLatency(_In_ VMBCHANNEL Cha
 NTSTATUS VmbChannelInitSetMaximumPacketSize(_In_ VMBCHANNEL Channel,
                                             _In_range_(>, 0) UINT32 PacketSize);
 
-/* Limits of the data one packet may describe: bytes, and MDLs in the chain. Rings are made large
- * enough.
+/* Limits of the data one packet may describe (kmcl/external_data.h): bytes, and MDLs in the chain. Rings
+ * are made large enough, and packets get room for the description. Without this call only the ring and
+ * what a packet can describe at all set the limit.
  *   STATUS_SUCCESS
  *   STATUS_INVALID_PARAMETER_2  DataSize is 0.
  *   STATUS_INVALID_PARAMETER_3  ChainLength is 0. */
@@ -459,9 +461,11 @@ VOID VmbPacketSetCompletionRoutine(_In_ VMBPACKET PacketObject,
  *   STATUS_INVALID_PARAMETER_1   PacketObject is NULL, or has no completion routine.
  *   STATUS_INVALID_PARAMETER_2   Buffer is NULL and BufferLength is not 0.
  *   STATUS_INVALID_PARAMETER_3   longer than the packet's capacity.
- *   STATUS_INVALID_PARAMETER_4   an ExternalDataMdl at a server.
- *   STATUS_INVALID_PARAMETER_5   an unknown flag; or WAIT_FOR_COMPLETION in pipe mode.
- *   STATUS_NOT_SUPPORTED         an ExternalDataMdl at a client: not in this version.
+ *   STATUS_INVALID_PARAMETER_4   an ExternalDataMdl at a server or in pipe mode; it describes nothing,
+ *                                more than the channel's limits allow, or than a packet can.
+ *   STATUS_INVALID_PARAMETER_5   an unknown flag; WAIT_FOR_COMPLETION in pipe mode; an ExternalDataMdl
+ *                                without WAIT_FOR_COMPLETION.
+ *   STATUS_INSUFFICIENT_RESOURCES  no memory to bounce what the ExternalDataMdl describes.
  *   STATUS_INVALID_DEVICE_STATE  the channel is Disabled, or the packet is in flight. */
 NTSTATUS VmbPacketSend(_In_ VMBPACKET PacketObject, _In_reads_bytes_opt_(BufferLength) PVOID Buffer,
                        _In_ UINT32 BufferLength, _In_opt_ PMDL ExternalDataMdl, _In_ UINT32 Flags);
@@ -487,12 +491,12 @@ NTSTATUS VmbPacketSend(_In_ VMBPACKET PacketObject, _In_reads_bytes_opt_(BufferL
  *   STATUS_INVALID_PARAMETER_1  Channel is NULL.
  *   STATUS_INVALID_PARAMETER_2  Buffer is NULL and BufferSize is not 0.
  *   STATUS_INVALID_PARAMETER_3  longer than the maximum packet size.
- *   STATUS_INVALID_PARAMETER_4  an ExternalDataMdl at a server.
- *   STATUS_NOT_SUPPORTED        an ExternalDataMdl at a client: not in this version.
- *   STATUS_INVALID_PARAMETER_5  an unknown flag; WAIT_FOR_COMPLETION at a server or in pipe mode.
+ *   STATUS_INVALID_PARAMETER_4  as VmbPacketSend.
+ *   STATUS_INVALID_PARAMETER_5  an unknown flag; WAIT_FOR_COMPLETION at a server or in pipe mode;
+ *                               an ExternalDataMdl without it.
  *   STATUS_INVALID_PARAMETER_7  *CompletionBufferSize is not a multiple of 8.
  *   STATUS_INVALID_PARAMETER_8  server: Timeout is NULL or not 0.
- *   STATUS_INSUFFICIENT_RESOURCES  no memory for a packet. */
+ *   STATUS_INSUFFICIENT_RESOURCES  no memory for a packet, or to bounce. */
 NTSTATUS VmbChannelSendSynchronousRequest(
     _In_ VMBCHANNEL Channel, _In_reads_bytes_opt_(BufferSize) PVOID Buffer, _In_ UINT32 BufferSize,
     _In_opt_ PMDL ExternalDataMdl, _In_ UINT32 Flags,
@@ -637,6 +641,7 @@ typedef FN_VMB_CHANNEL_SET_TRANSACTION_QUOTA *PFN_VMB_CHANNEL_SET_TRANSACTION_QU
 } /* extern "C" */
 #endif
 
+#include <kmcl/external_data.h>
 #include <kmcl/gpadl.h>
 #include <kmcl/save.h>
 

@@ -5,11 +5,11 @@
 #include <chrono>
 #include <optional>
 
-#include "api/deadline.h"
 #include "api/objects.h"
 #include "api/status_map.h"
 #include "channel/raw_queue.h"
 #include "wire/ring_layout.h"
+#include "wdk/clock.h"
 
 namespace kmcl::api {
 namespace {
@@ -135,7 +135,7 @@ NTSTATUS KmclRawWait(VMBCHANNEL Channel, UINT32 Directions, UINT32 PayloadLength
   if (raw == nullptr) return STATUS_INVALID_PARAMETER_1;
   if (!AreDirections(Directions)) return STATUS_INVALID_PARAMETER_2;
   std::optional<std::chrono::steady_clock::time_point> deadline;
-  if (Timeout != nullptr) deadline = DeadlineOf(Timeout->QuadPart);
+  if (Timeout != nullptr) deadline = wdk::DeadlineOf(Timeout->QuadPart);
   const auto ready = raw->Wait(WishOf(Directions, PayloadLength), deadline);
   if (!ready) return Failed(Channel, ready.error());
   return *ready ? STATUS_SUCCESS : STATUS_TIMEOUT;

@@ -64,7 +64,8 @@ void ChannelObject::OnPacket(channel::IncomingPacket& packet) {
   }
   process_packet(handle(), reinterpret_cast<VMBPACKETCOMPLETION>(&packet), packet.payload.data(),
                  static_cast<UINT32>(packet.payload.size()),
-                 packet.external_data ? VMBUS_CHANNEL_PROCESS_PACKET_FLAG_EXTERNAL_DATA : 0);
+                 packet.external_data && is_server() ? VMBUS_CHANNEL_PROCESS_PACKET_FLAG_EXTERNAL_DATA
+                                                     : 0);
 }
 
 void ChannelObject::OnBatchEnd(std::uint32_t packets) {
@@ -93,6 +94,18 @@ std::int32_t ChannelObject::OnRestorePacket(std::span<const std::byte> library,
   const NTSTATUS status = VmbPacketRestore(packet, bytes_of(library), library_bytes);
   if (!NT_SUCCESS(status)) VmbPacketFree(packet);
   return status;
+}
+
+void ChannelObject::OnExternalDone(channel::Packet& packet, channel::Outcome outcome) {
+  client_->transfers().End(packet, outcome);
+}
+
+void ChannelObject::OnLateCompletion(wire::TransactionId id) {
+  if (client_ != nullptr) client_->transfers().OnLateCompletion(id);
+}
+
+void ChannelObject::OnDetached() {
+  if (client_ != nullptr) client_->transfers().OnDetached();
 }
 
 void ChannelObject::OnPacketDone(channel::Packet& packet, channel::Outcome outcome,

@@ -58,6 +58,7 @@ class ChannelObject : public channel::Handler {
 
   std::atomic<PVOID> pointer{nullptr};
   std::atomic<UINT16> interrupt_latency{0};
+  std::atomic<ULONG> pending_forced{0};  // external data that is not there yet, so many times
 
   // Handler.
   bool OnOpened() override;
@@ -72,6 +73,9 @@ class ChannelObject : public channel::Handler {
                             std::uint32_t& needed) override;
   std::int32_t OnRestorePacket(std::span<const std::byte> library,
                                std::span<const std::byte> driver) override;
+  void OnExternalDone(channel::Packet& packet, channel::Outcome outcome) override;
+  void OnLateCompletion(wire::TransactionId id) override;
+  void OnDetached() override;
   void OnPacketDone(channel::Packet& packet, channel::Outcome outcome,
                     std::span<std::byte> reply) override;
 

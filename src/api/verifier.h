@@ -9,7 +9,11 @@
 #include <kmcl/kmcl.h>
 
 #include <atomic>
+#include <functional>
 
+namespace kmcl::channel {
+struct IncomingPacket;
+}  // namespace kmcl::channel
 namespace kmcl::api {
 class ChannelObject;
 struct DeviceBinding;
@@ -52,11 +56,16 @@ void CleanupOfEnabled(VMBCHANNEL channel, const void* caller);
 // A NULL where a packet is asked for.
 void NullPacket(const char* function, const void* caller);
 
-// What VmbPacketSend, VmbPacketFree and VmbPacketInitialize do with watched packets.
-NTSTATUS Send(VMBPACKET packet, PVOID buffer, UINT32 length, PMDL mdl, UINT32 flags,
-              const void* caller);
+// What the sending functions, VmbPacketFree and VmbPacketInitialize do with watched packets. `send` is
+// the function itself, without the verifier.
+NTSTATUS Send(VMBPACKET packet, UINT32 flags, const char* function,
+              const std::function<NTSTATUS()>& send, const void* caller);
 void Free(VMBPACKET packet, const void* caller);
 NTSTATUS Initialize(VMBCHANNEL channel, VMBPACKET memory, const void* caller);
+// The library's own packet behind a received one that is watched; nullptr if it is retired already,
+// which is told.
+channel::IncomingPacket* Delivered(VMBPACKETCOMPLETION packet, const char* function,
+                                   const void* caller);
 // VmbPacketRestore has put it in flight.
 void Restored(VMBPACKET packet, const void* caller);
 void CompletionTooLong(VMBPACKETCOMPLETION packet, UINT32 bytes, UINT32 limit, const void* caller);

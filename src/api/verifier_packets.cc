@@ -63,11 +63,10 @@ void NullPacket(const char* function, const void* caller) {
       .Report();
 }
 
-NTSTATUS Send(VMBPACKET packet, PVOID buffer, UINT32 length, PMDL mdl, UINT32 flags,
-              const void* caller) {
-  constexpr const char* kFunction = "VmbPacketSend";
+NTSTATUS Send(VMBPACKET packet, UINT32 flags, const char* function,
+              const std::function<NTSTATUS()>& send, const void* caller) {
   const Site site = Here(caller);
-  const auto record = CheckPacket(packet, kFunction, site);
+  const auto record = CheckPacket(packet, function, site);
   if (!record) return STATUS_INVALID_PARAMETER_1;
   channel::Packet& object = PacketFrom(packet);
   const VMBCHANNEL channel = ChannelObject::From(*object.channel).handle();
@@ -87,7 +86,7 @@ NTSTATUS Send(VMBPACKET packet, PVOID buffer, UINT32 length, PMDL mdl, UINT32 fl
         .Channel(channel)
         .Object(packet)
         .Before(record->is_allocated ? "Allocated" : "Initialized", record->created)
-        .Now(kFunction, site)
+        .Now(function, site)
         .Report();
     return STATUS_INVALID_PARAMETER_1;
   }
@@ -99,7 +98,7 @@ NTSTATUS Send(VMBPACKET packet, PVOID buffer, UINT32 length, PMDL mdl, UINT32 fl
         .Channel(channel)
         .Object(packet)
         .Before("Suspended", owner->suspended)
-        .Now(kFunction, site)
+        .Now(function, site)
         .Report();
   }
   if ((flags & VMBUS_CHANNEL_FORMAT_FLAG_PAGED_BUFFER) != 0 &&
@@ -109,7 +108,7 @@ NTSTATUS Send(VMBPACKET packet, PVOID buffer, UINT32 length, PMDL mdl, UINT32 fl
               "DISPATCH_LEVEL, where the buffer may not be in memory.")
         .Channel(channel)
         .Object(packet)
-        .Now(kFunction, site)
+        .Now(function, site)
         .Report();
   }
   // Before the send: the completion routine may run inside of it.
@@ -118,7 +117,7 @@ NTSTATUS Send(VMBPACKET packet, PVOID buffer, UINT32 length, PMDL mdl, UINT32 fl
     changed.sent = site;
     changed.routine = object.routine;
   });
-  const NTSTATUS status = SendPacket(object, buffer, length, mdl, flags);
+  const NTSTATUS status = send();
   if (status != STATUS_SUCCESS) {
     Registry::Get().ChangePacket(
         packet, [](PacketRecord& changed) { changed.state = PacketRecord::State::kHeld; });
@@ -180,6 +179,20 @@ NTSTATUS Initialize(VMBCHANNEL channel, VMBPACKET memory, const void* caller) {
   Registry::Get().AddPacket(
       memory, {.is_allocated = false, .channel = channel, .bytes = 0, .created = site});
   return STATUS_SUCCESS;
+}
+
+channel::IncomingPacket* Delivered(VMBPACKETCOMPLETION packet, const char* function,
+                                   const void* caller) {
+  const auto delivery = Registry::Get().FindDelivery(packet);
+  if (delivery && delivery->real != nullptr) return delivery->real;
+  Violation violation(
+      KmclCheckHandle,
+      Format("%s was called with %p, which is %s.", function, static_cast<void*>(packet),
+             delivery ? "a packet that had been retired already" : "not a received packet"));
+  violation.Object(packet);
+  if (delivery) violation.Before("Retired", delivery->retired);
+  violation.Now(function, Here(caller)).Report();
+  return nullptr;
 }
 
 void Restored(VMBPACKET packet, const void* caller) {

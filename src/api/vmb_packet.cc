@@ -4,11 +4,13 @@
 #include <chrono>
 #include <optional>
 
-#include "api/deadline.h"
+#include "api/external_send.h"
 #include "api/objects.h"
 #include "api/status_map.h"
 #include "api/verifier.h"
 #include "log.h"
+#include "wdk/clock.h"
+#include "wdk/mdl.h"
 
 // Not the way of a packet: a function of its own, whatever the compiler knows about its body.
 #if __has_attribute(noipa)
@@ -31,13 +33,23 @@ std::span<const std::byte> BytesOf(PVOID buffer, UINT32 length) {
   return {static_cast<const std::byte*>(buffer), length};
 }
 
+endpoint::ExternalSource WholeOf(PMDL chain) {
+  return endpoint::ExternalSource::OfChain(chain, 0, wdk::SizeOf(chain).bytes);
+}
+
 // What VmbPacketSend and the synchronous request check alike, in the order of their parameters 2 to 5.
 NTSTATUS CheckSend(ChannelObject& object, PVOID buffer, UINT32 length, UINT32 capacity, PMDL mdl,
                    UINT32 flags) {
   if (buffer == nullptr && length != 0) return STATUS_INVALID_PARAMETER_2;
   if (length > capacity) return STATUS_INVALID_PARAMETER_3;
-  if (mdl != nullptr) return object.is_server() ? STATUS_INVALID_PARAMETER_4 : STATUS_NOT_SUPPORTED;
+  if (mdl != nullptr && (!MayDescribe(object) || !IsWithinLimits(object, WholeOf(mdl)))) {
+    return STATUS_INVALID_PARAMETER_4;
+  }
   if ((flags & ~UINT32{VMBUS_CHANNEL_FORMAT_FLAGS}) != 0) return STATUS_INVALID_PARAMETER_5;
+  // What is described must be described until it is done with.
+  if (mdl != nullptr && (flags & VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION) == 0) {
+    return STATUS_INVALID_PARAMETER_5;
+  }
   // A pipe carries no transactions.
   if ((flags & VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION) != 0 && object.engine().config().pipe) {
     return STATUS_INVALID_PARAMETER_5;
@@ -50,6 +62,9 @@ inline NTSTATUS CheckAndSend(channel::Packet& packet, PVOID buffer, UINT32 lengt
   const NTSTATUS checked =
       CheckSend(ChannelObject::From(*packet.channel), buffer, length, capacity, mdl, flags);
   if (checked != STATUS_SUCCESS) return checked;
+  if (mdl != nullptr) {
+    return SendDescribed(packet, BytesOf(buffer, length), WholeOf(mdl), STATUS_INVALID_PARAMETER_4);
+  }
   const bool wait = (flags & VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION) != 0;
   const auto sent = packet.channel->Send(packet, BytesOf(buffer, length), wait);
   return sent ? STATUS_SUCCESS : StatusOf(sent.error());
@@ -82,7 +97,9 @@ KMCL_COLD NTSTATUS RefuseSend(VMBPACKET packet, PVOID buffer, UINT32 length, PMD
     return STATUS_INVALID_PARAMETER_1;
   }
   if (KMCL_VERIFIER_ON && PacketFrom(packet).send_limit == 0) {
-    return verifier::Send(packet, buffer, length, mdl, flags, caller);
+    return verifier::Send(
+        packet, flags, "VmbPacketSend",
+        [=] { return SendPacket(PacketFrom(packet), buffer, length, mdl, flags); }, caller);
   }
   if (PacketFrom(packet).routine == nullptr) return STATUS_INVALID_PARAMETER_1;
   return SendPacket(PacketFrom(packet), buffer, length, mdl, flags);
@@ -193,10 +210,23 @@ NTSTATUS VmbChannelSendSynchronousRequest(VMBCHANNEL Channel, PVOID Buffer, UINT
   const std::span<std::byte> reply(static_cast<std::byte*>(CompletionBuffer), capacity);
   const auto data = BytesOf(Buffer, BufferSize);
   std::optional<steady_clock::time_point> deadline;
-  if (Timeout != nullptr) deadline = DeadlineOf(Timeout->QuadPart);
-  const auto replied = now ? object.engine().RequestNow(data, wait, reply)
-                           : object.engine().Request(data, wait, reply, deadline);
-  if (!replied) return StatusOf(replied.error());
+  if (Timeout != nullptr) deadline = wdk::DeadlineOf(Timeout->QuadPart);
+  endpoint::Transfers::Description description;
+  channel::ExternalData external;
+  if (ExternalDataMdl != nullptr) {
+    const NTSTATUS described =
+        Describe(object, WholeOf(ExternalDataMdl), {}, STATUS_INVALID_PARAMETER_4, description);
+    if (described != STATUS_SUCCESS) return described;
+    external = {.header = description.header, .transfer = description.transfer.get()};
+  }
+  channel::ExternalData* const along = ExternalDataMdl == nullptr ? nullptr : &external;
+  const auto replied = now ? object.engine().RequestNow(data, wait, reply, along)
+                           : object.engine().Request(data, wait, reply, deadline, along);
+  if (external.accepted) static_cast<void>(description.transfer.release());
+  if (!replied) {
+    return along != nullptr && replied.error() == Error::kPacketTooLong ? STATUS_INVALID_PARAMETER_4
+                                                                        : StatusOf(replied.error());
+  }
   if (CompletionBufferSize != nullptr) {
     *CompletionBufferSize = static_cast<UINT32>(std::min(*replied, capacity));
   }

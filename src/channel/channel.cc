@@ -7,6 +7,7 @@
 
 #include "channel/callback_scope.h"
 #include "log.h"
+#include "wire/gpa_range.h"
 #include "wire/pipe.h"
 
 namespace kmcl::channel {
@@ -18,15 +19,37 @@ static_assert(alignof(Packet) <= kPacketAlignment && sizeof(Packet) % kPacketAli
 
 constexpr std::uint32_t RoundUp8(std::uint32_t bytes) { return (bytes + 7) & ~std::uint32_t{7}; }
 
+// A packet sets aside at most this much for the description of external data: what describes 1 MiB in
+// some pieces. A longer description is allocated when it is sent.
+constexpr std::uint32_t kMostExternalRoom = 2560;
+
+std::uint32_t ExternalRoom(const Config& config) {
+  return std::min(ExternalHeaderBytes(config), kMostExternalRoom);
+}
+
 // Data pages of a ring that holds `packets` of the largest packets of a channel.
 std::uint32_t PagesFor(const Config& config, std::uint64_t packets) {
-  const std::uint64_t packet_bytes =
-      ring::OutgoingRing::PacketBytes(0, std::uint64_t{config.maximum_packet_bytes} +
-                                             (config.pipe ? sizeof(wire::PipeHeader) : 0));
+  const std::uint64_t packet_bytes = ring::OutgoingRing::PacketBytes(
+      ExternalHeaderBytes(config), std::uint64_t{config.maximum_packet_bytes} +
+                                       (config.pipe ? sizeof(wire::PipeHeader) : 0));
   // A ring is never filled to its last two units (ring::MaximumPacketBytes).
   constexpr std::uint64_t kUnused = 2 * std::uint64_t{wire::kRingUnitBytes};
   return static_cast<std::uint32_t>((packets * packet_bytes + kUnused + wire::kPageBytes - 1) /
                                     wire::kPageBytes);
+}
+
+// Before a synchronous request is sent, and when that has failed.
+void TakeAlong(Packet& packet, ExternalData* external) {
+  if (external == nullptr) return;
+  packet.external = external->header;
+  packet.transfer = external->transfer;
+  external->accepted = true;
+}
+
+void LeaveBehind(Packet& packet, ExternalData* external) {
+  packet.external = {};
+  packet.transfer = nullptr;
+  if (external != nullptr) external->accepted = false;
 }
 
 ring::RingPages PagesOf(const transport::RingMapping::View& view) {
@@ -37,6 +60,18 @@ ring::RingPages PagesOf(const transport::RingMapping::View& view) {
 }
 
 }  // namespace
+
+std::uint32_t ExternalHeaderBytes(const Config& config) {
+  if (config.maximum_external_bytes == 0 || config.maximum_external_chain == 0) return 0;
+  // Every piece may begin and end inside of a page, and has at least a byte.
+  const std::uint64_t pieces =
+      std::min(config.maximum_external_chain, config.maximum_external_bytes);
+  const std::uint64_t pages = config.maximum_external_bytes / wire::kPageBytes + 2 * pieces;
+  const std::uint32_t body = wire::kMaximumPacketBytes - wire::kPacketDescriptorBytes;
+  const std::uint32_t most = body - std::min(body, RoundUp8(config.maximum_packet_bytes));
+  return static_cast<std::uint32_t>(
+      std::min<std::uint64_t>(wire::GpaDirectWriter::Bytes(pieces, pages), most));
+}
 
 std::uint32_t RingPages(const Config& config, std::uint32_t wanted) {
   constexpr std::uint32_t kControlPages = 1;
@@ -85,7 +120,8 @@ Result<void> Channel::Enable() {
     sender_.AllowSynchronous();
     receiver_.Configure(*this, {.packet_bytes = config_.maximum_packet_bytes,
                                 .context_bytes = config_.context_bytes,
-                                .pipe = config_.pipe});
+                                .pipe = config_.pipe,
+                                .header_bytes = ExternalRoom(config_)});
   }
   SetSenderMode(Sender::Mode::kHolding);
   return {};
@@ -336,7 +372,8 @@ void Channel::OnConnectFailed(Error error) {
 // ---- Packets.
 
 std::uint32_t Channel::packet_object_bytes() const {
-  return static_cast<std::uint32_t>(sizeof(Packet)) + RoundUp8(config_.maximum_packet_bytes);
+  return static_cast<std::uint32_t>(sizeof(Packet)) + RoundUp8(config_.maximum_packet_bytes) +
+         ExternalRoom(config_);
 }
 
 Packet* Channel::InitializePacket(void* memory) {
@@ -344,6 +381,7 @@ Packet* Channel::InitializePacket(void* memory) {
   packet->channel = this;
   packet->capacity = config_.maximum_packet_bytes;
   packet->send_limit = packet->capacity + 1;
+  packet->external_room = ExternalRoom(config_);
   packet->in_caller_memory = true;
   return packet;
 }
@@ -359,7 +397,8 @@ Packet* Channel::TakePacket() {
     while (Packet* idle = idle_packets_) {
       idle_packets_ = idle->next_idle;
       --idle_count_;
-      if (idle->capacity == config_.maximum_packet_bytes) {
+      if (idle->capacity == config_.maximum_packet_bytes &&
+          idle->external_room == ExternalRoom(config_)) {
         idle->next_idle = nullptr;
         return idle;
       }
@@ -429,16 +468,25 @@ Result<void> Channel::Send(Packet& packet, std::span<const std::byte> data, bool
   return {};
 }
 
+bool Channel::Cancel(Packet& packet) {
+  if (!sender_.Cancel(packet)) return false;
+  if (!packet.external.empty()) EndExternal(handler_, packet, Outcome::kCancelled);
+  return true;
+}
+
 Result<std::size_t> Channel::SendAndWait(
     Packet& packet, std::span<const std::byte> data, bool wants_completion,
-    std::span<std::byte> reply, std::optional<std::chrono::steady_clock::time_point> deadline) {
+    std::span<std::byte> reply, std::optional<std::chrono::steady_clock::time_point> deadline,
+    ExternalData* external) {
   SynchronousWait wait(reply);
   packet.waiter = &wait;
+  TakeAlong(packet, external);
   if (auto sent = Send(packet, data, wants_completion); !sent) {
+    LeaveBehind(packet, external);
     return std::unexpected(sent.error());
   }
   if (!wait.Wait(deadline)) {
-    if (sender_.Cancel(packet)) return std::unexpected(Error::kCancelled);
+    if (Cancel(packet)) return std::unexpected(Error::kCancelled);
     wait.Wait(std::nullopt);  // it is being completed at this moment
   }
   if (wait.outcome != Outcome::kSuccess) return std::unexpected(Error::kDeviceRemoved);
@@ -447,29 +495,31 @@ Result<std::size_t> Channel::SendAndWait(
 
 Result<std::size_t> Channel::Request(
     std::span<const std::byte> data, bool wants_completion, std::span<std::byte> reply,
-    std::optional<std::chrono::steady_clock::time_point> deadline) {
+    std::optional<std::chrono::steady_clock::time_point> deadline, ExternalData* external) {
   Packet* const packet = TakePacket<For::kLibrary>();
   if (packet == nullptr) return std::unexpected(Error::kOutOfMemory);
-  auto result = SendAndWait(*packet, data, wants_completion, reply, deadline);
+  auto result = SendAndWait(*packet, data, wants_completion, reply, deadline, external);
   FreePacket(*packet);
   return result;
 }
 
 Result<std::size_t> Channel::RequestNow(std::span<const std::byte> data, bool wants_completion,
-                                        std::span<std::byte> reply) {
+                                        std::span<std::byte> reply, ExternalData* external) {
   if (data.size() > config_.maximum_packet_bytes) return std::unexpected(Error::kPacketTooLong);
   Packet* const packet = TakePacket<For::kLibrary>();
   if (packet == nullptr) return std::unexpected(Error::kOutOfMemory);
   SynchronousWait wait(reply);
   packet->waiter = &wait;
+  TakeAlong(*packet, external);
   Sender::Effects effects;
   Result<std::size_t> result = std::size_t{0};
   if (auto sent = sender_.SendNow(*packet, data, wants_completion, effects); !sent) {
     result = std::unexpected(sent.error());
+    LeaveBehind(*packet, external);
     Carry(effects);  // the ring may have turned out to be corrupt
   } else {
     Carry(effects);
-    if (!wait.IsDone() && sender_.Cancel(*packet)) {
+    if (!wait.IsDone() && Cancel(*packet)) {
       result = std::unexpected(Error::kCancelled);
     } else {
       wait.Wait(std::nullopt);
@@ -488,6 +538,8 @@ bool Channel::Complete(IncomingPacket& packet, std::span<const std::byte> reply)
   if (!receiver_.Retire(packet)) {
     return handler_.OnNotOutstanding(packet, Handler::Retire::kComplete, reply);
   }
+  // Before the completion: the peer uses its memory for something else once it has that.
+  ReleaseExternalView(packet);
   bool queued = false;
   if (packet.wants_completion) {
     Sender::Effects effects;

@@ -41,6 +41,10 @@ struct Config {
   bool watched = false;  // the owner makes the packets it sends: Handler::OnAllocatePacket
 };
 
+// The longest header that describes external data in a packet of the channel; 0 while the channel is not
+// set up for external data, when only the ring limits it.
+std::uint32_t ExternalHeaderBytes(const Config& config);
+
 // Pages for one ring of a client's channel, control page included: `wanted`, or with 0 a default that
 // holds some of the channel's largest packets; raised to what one of them needs.
 std::uint32_t RingPages(const Config& config, std::uint32_t wanted);
@@ -58,6 +62,13 @@ struct Counters {
   SenderCounters sender;
   ReceiverCounters receiver;
   std::uint64_t bells_rung = 0;
+};
+
+// External data that a synchronous request takes along (Packet::external, Packet::transfer).
+struct ExternalData {
+  std::span<const std::byte> header;
+  void* transfer = nullptr;
+  bool accepted = false;  // out: Handler::OnExternalDone has been or will be called for it
 };
 
 class Channel {
@@ -108,11 +119,13 @@ class Channel {
   // completion had. kCancelled (deadline), kDeviceRemoved, kDisabled, kPacketTooLong, kOutOfMemory.
   [[nodiscard]] Result<std::size_t> Request(
       std::span<const std::byte> data, bool wants_completion, std::span<std::byte> reply,
-      std::optional<std::chrono::steady_clock::time_point> deadline);
+      std::optional<std::chrono::steady_clock::time_point> deadline,
+      ExternalData* external = nullptr);
   // Never waits: kWouldBlock unless there is room in the ring now. With a completion wanted, one that
   // is there already is taken, else kCancelled.
   [[nodiscard]] Result<std::size_t> RequestNow(std::span<const std::byte> data,
-                                               bool wants_completion, std::span<std::byte> reply);
+                                               bool wants_completion, std::span<std::byte> reply,
+                                               ExternalData* external = nullptr);
 
   // Received packets. Complete: any thread, once. False: not outstanding (a second completion).
   bool Complete(IncomingPacket& packet, std::span<const std::byte> reply);
@@ -221,7 +234,10 @@ class Channel {
   void Break(Error error);
   Result<std::size_t> SendAndWait(Packet& packet, std::span<const std::byte> data,
                                   bool wants_completion, std::span<std::byte> reply,
-                                  std::optional<std::chrono::steady_clock::time_point> deadline);
+                                  std::optional<std::chrono::steady_clock::time_point> deadline,
+                                  ExternalData* external);
+  // Takes a packet back that has not ended. False if it has, or is about to.
+  bool Cancel(Packet& packet);
   [[nodiscard]] Result<void> Attach(const transport::RingMapping& rings, RingOrigin origin,
                                     std::shared_ptr<transport::Doorbell> bell, const RingName& name)
       KMCL_REQUIRES(mutex_);

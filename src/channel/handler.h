@@ -48,6 +48,15 @@ class Handler {
     return -1;
   }
 
+  // External data. A packet that describes memory has ended, in whatever way; its completion routine is
+  // called, or its waiter woken, behind this. Unless `outcome` is kSuccess, the peer may still use the
+  // memory if the packet's transaction id is not 0: until OnLateCompletion of that id, or OnDetached.
+  virtual void OnExternalDone(Packet& packet, Outcome outcome) { (void)packet, (void)outcome; }
+  // A completion that nobody waits for any more, perhaps of a packet that was cancelled.
+  virtual void OnLateCompletion(wire::TransactionId id) { (void)id; }
+  // The channel is closed at both ends: the peer uses nothing of ours any more.
+  virtual void OnDetached() {}
+
   // The completion routine of a packet; may overlap anything.
   virtual void OnPacketDone(Packet& packet, Outcome outcome, std::span<std::byte> reply) = 0;
 

@@ -1,13 +1,14 @@
 #include "channel/incoming_pool.h"
 
+#include <algorithm>
 #include <new>
 
 namespace kmcl::channel {
 namespace {
 
-// Type-specific headers of up to two small ranges fit beside the largest payload; a packet that
-// describes more gets an object of its own size.
-constexpr std::uint32_t kHeaderRoom = 64;
+// Type-specific headers of up to two small ranges always fit beside the largest payload; a packet that
+// describes more than the channel is set up for gets an object of its own size.
+constexpr std::uint32_t kLeastHeaderRoom = 64;
 constexpr std::uint32_t kContextAlignment = 16;
 
 constexpr std::uint32_t AlignContext(std::uint32_t bytes) {
@@ -27,9 +28,10 @@ void Destroy(IncomingPacket* list) {
 
 }  // namespace
 
-void IncomingPool::Configure(std::uint32_t packet_bytes, std::uint32_t context_bytes) {
+void IncomingPool::Configure(std::uint32_t packet_bytes, std::uint32_t context_bytes,
+                             std::uint32_t header_bytes) {
   Trim();
-  standard_bytes_ = AlignContext(packet_bytes + kHeaderRoom);
+  standard_bytes_ = AlignContext(packet_bytes + std::max(header_bytes, kLeastHeaderRoom));
   context_bytes_ = context_bytes;
 }
 
@@ -60,6 +62,7 @@ IncomingPacket* IncomingPool::Take(std::uint32_t bytes) {
 }
 
 void IncomingPool::Put(IncomingPacket& packet) {
+  ReleaseExternalView(packet);
   packet.next_free = nullptr;
   if (packet.capacity == standard_bytes_) {
     MutexLock lock(mutex_);

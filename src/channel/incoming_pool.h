@@ -15,8 +15,10 @@ class IncomingPool {
  public:
   ~IncomingPool() { Trim(); }
 
-  // Sizes of the objects made from now on: room for `packet_bytes` of payload and `context_bytes`.
-  void Configure(std::uint32_t packet_bytes, std::uint32_t context_bytes);
+  // Sizes of the objects made from now on: room for `packet_bytes` of payload, `context_bytes`, and
+  // `header_bytes` that describe external data.
+  void Configure(std::uint32_t packet_bytes, std::uint32_t context_bytes,
+                 std::uint32_t header_bytes = 0);
 
   // An object with room for at least `bytes`; nullptr without memory.
   IncomingPacket* Take(std::uint32_t bytes) KMCL_EXCLUDES(mutex_);

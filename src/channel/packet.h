@@ -49,6 +49,10 @@ struct alignas(16) Packet : Outgoing {
 
   Channel* channel = nullptr;
   SynchronousWait* waiter = nullptr;  // of a synchronous request
+  // The memory that the packet describes: the header of a GPA-direct packet, valid until the packet has
+  // ended; and what the handler keeps for it until Handler::OnExternalDone. Empty: data in band.
+  std::span<const std::byte> external{};
+  void* transfer = nullptr;
   // Links of the in-flight set, in send order, and of its hash chain.
   Packet* older = nullptr;
   Packet* newer = nullptr;
@@ -56,12 +60,16 @@ struct alignas(16) Packet : Outgoing {
   std::uint32_t capacity = 0;
   // For the edge, too: sends of fewer bytes need no closer look. At first one more than the capacity.
   std::uint32_t send_limit = 0;
+  std::uint32_t external_room = 0;  // bytes for `external` behind the buffer
   std::atomic<State> state{State::kIdle};
   bool wants_completion = false;
   bool in_caller_memory = false;
   Packet* next_idle = nullptr;  // in the lookaside list
 
   std::byte* buffer() { return reinterpret_cast<std::byte*>(this + 1); }
+  std::span<std::byte> room_for_external() {
+    return {buffer() + (capacity + 7u) / 8 * 8, external_room};
+  }
 };
 
 // One packet that was received and not retired yet (VMBPACKETCOMPLETION), in private memory.
@@ -73,11 +81,20 @@ struct alignas(16) IncomingPacket : Outgoing {
   IncomingPacket* next_free = nullptr;
   std::uint32_t capacity = 0;  // of buffer()
   bool wants_completion = false;
-  bool external_data = false;
+  bool external_data = false;    // `header` describes memory of the peer's
+  // The handler's view of that memory, and how it is let go of when the packet is retired.
+  void* external_view = nullptr;
+  void (*release_external_view)(void* view) = nullptr;
   std::atomic<bool> outstanding{false};  // delivered and not retired
 
   std::byte* buffer() { return reinterpret_cast<std::byte*>(this + 1); }
 };
+
+inline void ReleaseExternalView(IncomingPacket& packet) {
+  if (packet.external_view == nullptr) return;
+  packet.release_external_view(packet.external_view);
+  packet.external_view = nullptr;
+}
 
 // A first-in first-out queue threaded through the objects themselves.
 class OutgoingQueue {

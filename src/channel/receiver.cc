@@ -38,7 +38,7 @@ void Receiver::Configure(Channel& channel, const Limits& limits) {
   channel_ = &channel;
   limits_ = limits;
   pool_.Configure(limits.packet_bytes + (limits.pipe ? sizeof(wire::PipeHeader) : 0),
-                  limits.context_bytes);
+                  limits.context_bytes, limits.header_bytes);
 }
 
 void Receiver::Attach(ring::IncomingRing ring, std::shared_ptr<transport::Doorbell> bell) {
@@ -226,6 +226,10 @@ Receiver::Step Receiver::DeliverNext(Level level, std::optional<Error>& broken) 
       break;
     case wire::PacketType::kDataUsingTransferPages:
     case wire::PacketType::kDataUsingGpadl:
+      // Memory by reference to something else: there is data, and no description that can be followed.
+      packet->external_data = true;
+      packet->header = {};
+      break;
     case wire::PacketType::kDataUsingGpaDirect:
       packet->external_data = true;
       break;
@@ -259,6 +263,8 @@ void Receiver::DeliverCompletion(IncomingPacket& packet) {
   if (waiting != nullptr) {
     Count(completions_);
     FinishPacket(handler_, *waiting, Outcome::kSuccess, packet.payload);
+  } else {
+    handler_.OnLateCompletion(packet.transaction_id);
   }
   pool_.Put(packet);
 }

@@ -52,6 +52,7 @@ class Receiver {
     std::uint32_t packet_bytes = 0;
     std::uint32_t context_bytes = 0;
     bool pipe = false;
+    std::uint32_t header_bytes = 0;  // that describe external data
   };
   void Configure(Channel& channel, const Limits& limits);
 

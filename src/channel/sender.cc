@@ -20,6 +20,12 @@ std::byte* BufferOf(Outgoing& item) {
                                             : static_cast<IncomingPacket&>(item).buffer();
 }
 
+// What stands in front of the payload: the description of external data.
+std::span<const std::byte> HeaderOf(const Outgoing& item) {
+  return item.kind == Outgoing::Kind::kData ? static_cast<const Packet&>(item).external
+                                            : std::span<const std::byte>{};
+}
+
 }  // namespace
 
 void Sender::Attach(ring::OutgoingRing ring, std::shared_ptr<transport::Doorbell> bell,
@@ -57,15 +63,17 @@ bool Sender::MayPlace(Outgoing::Kind kind) const {
 }
 
 // The client chose the size of the ring; it need not hold everything that we allow.
-bool Sender::FitsRing(std::size_t data_bytes) const {
+bool Sender::FitsRing(std::size_t header_bytes, std::size_t data_bytes) const {
   const std::size_t prefix = pipe_ ? sizeof(wire::PipeHeader) : 0;
-  return ring::OutgoingRing::PacketBytes(0, prefix + data_bytes) <= ring_->maximum_packet_bytes();
+  return ring::OutgoingRing::PacketBytes(header_bytes, prefix + data_bytes) <=
+         ring_->maximum_packet_bytes();
 }
 
 // Writes one item; the caller publishes.
 Sender::Placed Sender::Place(Outgoing& item, std::span<const std::byte> data, Effects& effects) {
   const bool is_data = item.kind == Outgoing::Kind::kData;
-  if (!FitsRing(data.size())) {
+  const std::span<const std::byte> header = HeaderOf(item);
+  if (!FitsRing(header.size(), data.size())) {
     if (is_data) return Placed::kTooLong;
     // The transaction has to end all the same.
     Log(LogLevel::kWarning, "a completion of %zu bytes does not fit the ring: sent without data",
@@ -74,7 +82,10 @@ Sender::Placed Sender::Place(Outgoing& item, std::span<const std::byte> data, Ef
   }
   const bool wants_completion = is_data && static_cast<Packet&>(item).wants_completion;
   ring::PacketParts parts{};
-  parts.type = is_data ? wire::PacketType::kDataInBand : wire::PacketType::kCompletion;
+  parts.type = !is_data         ? wire::PacketType::kCompletion
+               : header.empty() ? wire::PacketType::kDataInBand
+                                : wire::PacketType::kDataUsingGpaDirect;
+  parts.header = header;
   parts.flags = wants_completion ? wire::kPacketFlagCompletionRequested : std::uint16_t{0};
   parts.transaction_id = static_cast<std::uint64_t>(
       !is_data ? item.transaction_id
@@ -135,19 +146,21 @@ void Sender::Queue(Outgoing& item, std::span<const std::byte> data) {
   item.queued_bytes = static_cast<std::uint32_t>(data.size());
   if (item.kind == Outgoing::Kind::kData) {
     static_cast<Packet&>(item).state.store(Packet::State::kQueued, std::memory_order_relaxed);
+    item.transaction_id = {};  // the peer has not seen it
   }
   queue_.Push(item);
   has_queued_.store(true, std::memory_order_relaxed);
 }
 
-// The ring has no room for `data_bytes`. True when there is room after all.
-bool Sender::WaitForSpace(std::uint32_t data_bytes, Effects& effects) {
+// The ring has no room for `item`. True when there is room after all.
+bool Sender::WaitForSpace(const Outgoing& item, Effects& effects) {
   if (must_poll_.load(std::memory_order_relaxed)) {
     effects.poll = true;
     return false;
   }
   const std::uint32_t prefix = pipe_ ? sizeof(wire::PipeHeader) : 0;
-  const auto room = ring_->RequestSpaceBell(ring::OutgoingRing::PacketBytes(0, prefix + data_bytes));
+  const auto room = ring_->RequestSpaceBell(
+      ring::OutgoingRing::PacketBytes(HeaderOf(item).size(), prefix + item.queued_bytes));
   if (!room) {
     broken_ = true;
     effects.broken = room.error();
@@ -251,7 +264,7 @@ void Sender::FlushLocked(Effects& effects) {
       // Make what we wrote visible first: it may be what the peer waits for to free space.
       if (wrote) Publish(effects);
       wrote = false;
-      if (WaitForSpace(item->queued_bytes, effects)) continue;
+      if (WaitForSpace(*item, effects)) continue;
       break;
     }
     queue_.Unlink(before, item);

@@ -112,13 +112,13 @@ class Sender {
   bool MayPlace(Outgoing::Kind kind) const KMCL_REQUIRES(mutex_);
   Placed Place(Outgoing& item, std::span<const std::byte> data, Effects& effects)
       KMCL_REQUIRES(mutex_);
-  bool FitsRing(std::size_t data_bytes) const KMCL_REQUIRES(mutex_);
+  bool FitsRing(std::size_t header_bytes, std::size_t data_bytes) const KMCL_REQUIRES(mutex_);
   void FinishPlaced(Outgoing& item, Effects& effects) KMCL_REQUIRES(mutex_);
   static void Retire(IncomingPacket& packet, Effects& effects);
   void Queue(Outgoing& item, std::span<const std::byte> data) KMCL_REQUIRES(mutex_);
   void FlushLocked(Effects& effects) KMCL_REQUIRES(mutex_);
   void Publish(Effects& effects) KMCL_REQUIRES(mutex_);
-  bool WaitForSpace(std::uint32_t data_bytes, Effects& effects) KMCL_REQUIRES(mutex_);
+  bool WaitForSpace(const Outgoing& item, Effects& effects) KMCL_REQUIRES(mutex_);
   [[nodiscard]] Result<void> Accept(Packet& packet, bool wants_completion) KMCL_REQUIRES(mutex_);
 
   mutable Mutex mutex_;

@@ -22,8 +22,15 @@ bool SynchronousWait::IsDone() {
   return done;
 }
 
+void EndExternal(Handler& handler, Packet& packet, Outcome outcome) {
+  handler.OnExternalDone(packet, outcome);
+  packet.external = {};
+  packet.transfer = nullptr;
+}
+
 void FinishPacket(Handler& handler, Packet& packet, Outcome outcome, std::span<std::byte> reply) {
   SynchronousWait* const wait = packet.waiter;
+  if (!packet.external.empty()) EndExternal(handler, packet, outcome);
   packet.state.store(Packet::State::kIdle, std::memory_order_relaxed);
   if (wait == nullptr) {
     handler.OnPacketDone(packet, outcome, reply);

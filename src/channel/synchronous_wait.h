@@ -28,6 +28,9 @@ struct SynchronousWait {
   std::size_t reply_bytes = 0;  // of the completion, which may be more than the buffer holds
 };
 
+// A packet that describes memory has ended: lets the handler undo that. Not under a lock.
+void EndExternal(Handler& handler, Packet& packet, Outcome outcome);
+
 // A packet has ended: tells its waiter, or calls its completion routine. Not under a lock.
 void FinishPacket(Handler& handler, Packet& packet, Outcome outcome, std::span<std::byte> reply);
 

@@ -25,7 +25,12 @@ void ChannelEnd::RequestState() {
 }
 
 void ChannelEnd::RunState() {
-  while (const auto request = engine_.RunState()) CarryOut(*request);
+  while (const auto request = engine_.RunState()) {
+    CarryOut(*request);
+    if (*request == channel::BusRequest::kDetach || *request == channel::BusRequest::kLeave) {
+      engine_.handler().OnDetached();
+    }
+  }
 }
 
 void ChannelEnd::BeginDispatch(Dispatcher& dispatcher, std::shared_ptr<transport::Link> link,

@@ -56,6 +56,8 @@ class Client {
   // By channel id.
   std::vector<OfferView> Offers();
   bool is_connected() const { return connected_.load(std::memory_order_relaxed); }
+  // Any thread; as long as the client.
+  const std::shared_ptr<transport::ClientLink>& link() const { return link_; }
   std::uint32_t version() const { return version_.load(std::memory_order_relaxed); }
 
   // For its channels; any thread but the bus thread.

@@ -91,6 +91,8 @@ ClientChannel::Gpadls ClientChannel::gpadls() const {
   return gpadls_;
 }
 
+const std::shared_ptr<transport::ClientLink>& ClientChannel::link() const { return client_.link(); }
+
 ClientChannel::Binding ClientChannel::binding() const {
   MutexLock lock(mutex_);
   return binding_;

@@ -9,6 +9,7 @@
 #include "bus/client.h"
 #include "endpoint/channel_end.h"
 #include "endpoint/switched_bell.h"
+#include "endpoint/transfers.h"
 #include "mutex.h"
 #include "transport/link.h"
 #include "wire/gpa_range.h"
@@ -33,6 +34,10 @@ class ClientChannel final : public ChannelEnd {
 
   // kNotDisabled, kNotConfigured (no target), kNoBus (disconnected). Waits for nothing.
   [[nodiscard]] Result<void> Enable() override;
+
+  // The connection that its memory goes by, and the external data on its way. Any thread.
+  const std::shared_ptr<transport::ClientLink>& link() const;
+  Transfers& transfers() { return transfers_; }
 
   // What the bound offer says. The instance is what was set, or zero, while no offer is bound.
   struct Binding {
@@ -78,6 +83,7 @@ class ClientChannel final : public ChannelEnd {
   Gpadls gpadls() const KMCL_EXCLUDES(mutex_);
 
   Client& client_;
+  Transfers transfers_;
   Setup setup_;
 
   // The client's, on its bus thread.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -224,18 +225,20 @@ Result<DonatedBuffer> PartitionMemory::AllocateBuffer(std::size_t bytes) {
   return DonatedBuffer{address, *run};
 }
 
-void PartitionMemory::FreeBuffer(const DonatedBuffer& buffer) {
+void PartitionMemory::FreeBuffer(const DonatedBuffer& buffer) try {
   KMCL_CHECK(allocation_ != nullptr);
   {
     MutexLock lock(allocation_->mutex);
     if (buffer.run.count <= kMaximumKeptPages - allocation_->kept_pages) {
-      allocation_->kept_pages += buffer.run.count;
       allocation_->kept[static_cast<std::size_t>(std::countr_zero(buffer.run.count))].push_back(
           buffer);
+      allocation_->kept_pages += buffer.run.count;
       return;
     }
   }
   Free(buffer.run);
+} catch (const std::bad_alloc&) {
+  // Giving back cannot fail. Without memory to note it, the pages stay taken.
 }
 
 }  // namespace kmcl::transport

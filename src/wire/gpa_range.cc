@@ -185,4 +185,22 @@ std::size_t RangeListBytes(const GpadlHeader& header) {
   return overflows && static_cast<std::uint16_t>(needed) == header.range_list_bytes ? needed : said;
 }
 
+GpaDirectWriter::GpaDirectWriter(std::span<std::byte> out) : all_(out), rest_(out) {
+  Put(GpaDirectHeader{});
+}
+
+void GpaDirectWriter::Put(const auto& value) {
+  KMCL_CHECK(rest_.size() >= sizeof(value));
+  std::memcpy(rest_.data(), &value, sizeof(value));
+  rest_ = rest_.subspan(sizeof(value));
+}
+
+void GpaDirectWriter::BeginRange(std::uint32_t byte_count, std::uint32_t byte_offset) {
+  Put(GpaRangeHeader{.byte_count = byte_count, .byte_offset = byte_offset});
+  const GpaDirectHeader header{.reserved = 0, .range_count = ++ranges_};
+  std::memcpy(all_.data(), &header, sizeof(header));
+}
+
+void GpaDirectWriter::AddPage(PageNumber page) { Put(page); }
+
 }  // namespace kmcl::wire

@@ -163,6 +163,27 @@ class GpaRangeList {
                                                  std::span<const PageNumber> pages,
                                                  std::span<std::byte> out);
 
+// The header of a packet of type 9, written range by range into private memory: for senders that must
+// not allocate. Its length is known beforehand.
+class GpaDirectWriter {
+ public:
+  static constexpr std::size_t Bytes(std::size_t ranges, std::size_t pages) {
+    return sizeof(GpaDirectHeader) + ranges * sizeof(GpaRangeHeader) + pages * sizeof(PageNumber);
+  }
+  // Requires Bytes() of what will be written.
+  explicit GpaDirectWriter(std::span<std::byte> out);
+  // Begins a range; requires what GpaRangePageCount accepts, and as many pages as it says.
+  void BeginRange(std::uint32_t byte_count, std::uint32_t byte_offset);
+  void AddPage(PageNumber page);
+
+ private:
+  void Put(const auto& value);
+
+  std::span<std::byte> all_;
+  std::span<std::byte> rest_;
+  std::uint32_t ranges_ = 0;
+};
+
 // The messages that describe a GPADL: the header, and as many bodies as the list needs, in order.
 struct GpadlMessages {
   GpadlHeader header{};

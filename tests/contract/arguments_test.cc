@@ -139,7 +139,8 @@ TEST_F(Arguments, SendNamesTheBadArgumentAndLeavesThePacketAlone) {
   EXPECT_EQ(
       Status(VmbPacketSend(packet, const_cast<std::byte*>(long_one.data()), 4097, nullptr, 0)),
       STATUS_INVALID_PARAMETER_3);
-  EXPECT_EQ(Status(VmbPacketSend(packet, bytes_.data(), 8, &mdl, 1)), STATUS_NOT_SUPPORTED);
+  EXPECT_EQ(Status(VmbPacketSend(packet, bytes_.data(), 8, &mdl, 1)),
+            STATUS_INVALID_PARAMETER_4);  // it describes nothing
   EXPECT_EQ(Status(VmbPacketSend(packet, bytes_.data(), 8, nullptr, 0x8)),
             STATUS_INVALID_PARAMETER_5);
   KMCL_CHANNEL_COUNTERS counters{};
@@ -167,7 +168,7 @@ TEST_F(Arguments, ASynchronousRequestNamesTheBadArgument) {
   };
   EXPECT_EQ(send(nullptr, bytes_.data(), nullptr, 0), STATUS_INVALID_PARAMETER_1);
   EXPECT_EQ(send(client_channel_, nullptr, nullptr, 0), STATUS_INVALID_PARAMETER_2);
-  EXPECT_EQ(send(client_channel_, bytes_.data(), &mdl, 1), STATUS_NOT_SUPPORTED);
+  EXPECT_EQ(send(client_channel_, bytes_.data(), &mdl, 1), STATUS_INVALID_PARAMETER_4);
   EXPECT_EQ(send(server_channel_, bytes_.data(), &mdl, 0), STATUS_INVALID_PARAMETER_4);
   EXPECT_EQ(send(client_channel_, bytes_.data(), nullptr, 0x100), STATUS_INVALID_PARAMETER_5);
   capacity = 9;

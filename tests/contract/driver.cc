@@ -75,6 +75,7 @@ const std::map<std::string, Driver::Verb>& Driver::Verbs() {
       {"send", &Driver::Send},              // PACKET NUMBER BYTES FLAGS -> status
       {"post", &Driver::Post},              // CHANNEL NUMBER BYTES FLAGS -> status
       {"plain", &Driver::Plain},            // CHANNEL NUMBER BYTES -> status; the default routine
+      {"describe", &Driver::DescribeMemory},  // see driver_external.cc
       {"sync", &Driver::Synchronous},  // CHANNEL NUMBER BYTES FLAGS TIMEOUT CAPACITY -> status size
       {"complete", &Driver::Complete},  // CHANNEL NUMBER|all -> ok
       {"fail", &Driver::Fail},          // CHANNEL NUMBER -> ok

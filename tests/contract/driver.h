@@ -65,6 +65,7 @@ class Driver {
   std::string Send(const Words& words);
   std::string Post(const Words& words);
   std::string Plain(const Words& words);
+  std::string DescribeMemory(const Words& words);
   std::string Synchronous(const Words& words);
   std::string Complete(const Words& words);
   std::string Fail(const Words& words);

@@ -116,6 +116,10 @@ void DriverChannel::Deliver(VMBPACKETCOMPLETION packet, const void* buffer, UINT
   if (!PayloadIsIntact(payload)) {
     recorder_.Record("corrupt", detail);
   }
+  if (((flags & VMBUS_CHANNEL_PROCESS_PACKET_FLAG_EXTERNAL_DATA) != 0 || external_always_) &&
+      !LookAtExternalData(packet, number)) {
+    return;
+  }
   bool defer = false;
   bool fail = false;
   {

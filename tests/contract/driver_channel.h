@@ -61,6 +61,8 @@ class DriverChannel {
   void set_save_status(NTSTATUS status) { save_status_ = status; }
   void set_restore_status(NTSTATUS status) { restore_status_ = status; }
   void set_opened_status(NTSTATUS status) { opened_status_ = status; }
+  void set_external_read_only(bool read_only) { external_read_only_ = read_only; }
+  void set_external_always(bool always) { external_always_ = always; }
   void DeferOnce(std::uint32_t number);  // one more deferral for packet `number`
   void FailAt(std::uint32_t number);
 
@@ -80,6 +82,8 @@ class DriverChannel {
   static DriverChannel& Of(VMBCHANNEL channel);
   void State(const char* name, NTSTATUS answer = STATUS_SUCCESS);
   void Deliver(VMBPACKETCOMPLETION packet, const void* buffer, UINT32 bytes, UINT32 flags);
+  // "external N" (status, mdls, bytes, offsets, hash) or, if the packet comes again, "pending N".
+  bool LookAtExternalData(VMBPACKETCOMPLETION packet, std::uint32_t number);
   void Retire(VMBPACKETCOMPLETION packet, std::uint32_t number);
   std::string ContextDetail(VMBPACKETCOMPLETION packet, std::uint32_t number) const;
   // Takes a kept packet and checks that its payload has stayed what it was.
@@ -91,6 +95,8 @@ class DriverChannel {
   Recorder recorder_;
 
   std::atomic<bool> hold_{false};
+  std::atomic<bool> external_read_only_{false};
+  std::atomic<bool> external_always_{false};  // fetch it from packets that have none, too
   std::atomic<std::uint32_t> answer_bytes_{16};
   std::atomic<std::uint32_t> context_bytes_{0};
   std::atomic<NTSTATUS> opened_status_{STATUS_SUCCESS};

@@ -88,6 +88,9 @@ std::string Driver::Init(const Words& words) {
     channel->set_context_bytes(Number(words, 3));
     return Text(VmbChannelInitSetClientContextSize(handle, Number(words, 3)));
   }
+  if (what == "external") {
+    return Text(VmbChannelInitSetMaximumExternalData(handle, Number(words, 3), Number(words, 4)));
+  }
   if (what == "flags") {
     return Text(VmbChannelInitSetFlags(handle, Number(words, 3)));
   }
@@ -154,6 +157,12 @@ std::string Driver::Set(const Words& words) {
     channel->DeferOnce(value);
   } else if (what == "fail") {
     channel->FailAt(value);
+  } else if (what == "external-read-only") {
+    channel->set_external_read_only(value != 0);
+  } else if (what == "external-always") {
+    channel->set_external_always(value != 0);
+  } else if (what == "external-pending") {
+    KmclChannelForceExternalDataPending(channel->handle(), value);
   } else if (what == "quota") {
     VmbChannelSetTransactionQuota(channel->handle(), value);
   } else if (what == "passive") {

@@ -3,6 +3,7 @@
 #include <kmcl/wdk.h>
 
 #include <functional>
+#include <vector>
 
 #include "allocation_faults.h"
 #include "direct_fixture.h"
@@ -145,6 +146,74 @@ TEST_F(WithoutMemory, ASynchronousRequestIsNotSent) {
   ASSERT_EQ(Status(KmclChannelQueryCounters(client_channel_, &counters)), STATUS_SUCCESS);
   EXPECT_EQ(counters.PacketsSent + counters.Queued, 0U);
   EXPECT_EQ(Status(send()), STATUS_SUCCESS);
+}
+
+// Only external data that is bounced, or too much for the packet's room, needs memory to be sent.
+TEST_F(WithoutMemory, ExternalDataIsNotSent) {
+  ASSERT_EQ(Status(VmbChannelInitSetMaximumExternalData(client_channel_, 65536, 4)),
+            STATUS_SUCCESS);
+  ASSERT_NO_FATAL_FAILURE(OpenBoth());
+  // Whole pages are copied back: nothing else may stand on them.
+  void* const bytes = ExAllocatePool2(POOL_FLAG_PAGED, 3 * PAGE_SIZE, 1);
+  PMDL const mdl = IoAllocateMdl(bytes, 10000, FALSE, FALSE, nullptr);
+  MmBuildMdlForNonPagedPool(mdl);
+  PFN_NUMBER* const pages = MmGetMdlPfnArray(mdl);
+  VMBPACKET const packet = VmbPacketAllocate(client_channel_);
+  VmbPacketSetPointer(packet, &recorder_);
+  VmbPacketSetCompletionRoutine(packet, [](VMBPACKET done, NTSTATUS status, PVOID, UINT32) {
+    EXPECT_EQ(Status(status), STATUS_SUCCESS);
+    static_cast<Recorder*>(VmbPacketGetPointer(done))->Record("done");
+  });
+  ExpectFailsUntilThereIsMemory(
+      [&] { return VmbPacketSend(packet, nullptr, 0, mdl, kWait); });
+  ASSERT_TRUE(recorder_.Wait("done", 1));
+  ExpectFailsUntilThereIsMemory(
+      [&] { return VmbPacketSendWithExternalMdl(packet, nullptr, 0, mdl, 1, 9000, kWait); });
+  ASSERT_TRUE(recorder_.Wait("done", 2));
+  ExpectFailsUntilThereIsMemory(
+      [&] { return VmbPacketSendWithExternalPfns(packet, nullptr, 0, pages, 2, kWait); });
+  ASSERT_TRUE(recorder_.Wait("done", 3));
+
+  // In place and within the limits: none.
+  void* const shared = ExAllocatePool2(POOL_FLAG_NON_PAGED, 10000, 1);
+  PMDL const in_place = IoAllocateMdl(shared, 10000, FALSE, FALSE, nullptr);
+  MmBuildMdlForNonPagedPool(in_place);
+  NTSTATUS status = STATUS_SUCCESS;
+  {
+    const AllocationFaults faults(0);
+    status = VmbPacketSend(packet, nullptr, 0, in_place, kWait);
+  }
+  EXPECT_EQ(Status(status), STATUS_SUCCESS);
+  ASSERT_TRUE(recorder_.Wait("done", 4));
+  VmbPacketFree(packet);
+  IoFreeMdl(in_place);
+  ExFreePool(shared);
+  IoFreeMdl(mdl);
+  ExFreePool(bytes);
+}
+
+TEST_F(WithoutMemory, ExternalDataIsNotFetched) {
+  static Recorder results;
+  ASSERT_EQ(Status(VmbChannelInitSetProcessPacketCallbacks(
+                server_channel_,
+                [](VMBCHANNEL, VMBPACKETCOMPLETION packet, PVOID, UINT32, UINT32) {
+                  PMDL mdl = nullptr;
+                  ExpectFailsUntilThereIsMemory(
+                      [&] { return VmbChannelPacketGetExternalData(packet, 0, &mdl); });
+                  VmbChannelPacketComplete(packet, nullptr, 0);
+                  results.Record("fetched");
+                },
+                nullptr)),
+            STATUS_SUCCESS);
+  ASSERT_NO_FATAL_FAILURE(OpenBoth());
+  std::vector<std::byte> bytes(100);
+  PMDL const mdl = IoAllocateMdl(bytes.data(), 100, FALSE, FALSE, nullptr);
+  MmBuildMdlForNonPagedPool(mdl);
+  EXPECT_EQ(Status(VmbChannelSendSynchronousRequest(client_channel_, nullptr, 0, mdl, kWait,
+                                                    nullptr, nullptr, nullptr)),
+            STATUS_SUCCESS);
+  EXPECT_TRUE(results.Wait("fetched", 1));
+  IoFreeMdl(mdl);
 }
 
 // 3.2: allocating a packet may fail, sending it may not; nor may a reuse.
