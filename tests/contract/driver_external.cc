@@ -127,7 +127,9 @@ class Chain {
         MmUnlockPages(mdl);
       }
       // Whoever still looks at them sees nonsense.
-      std::memset(MmGetMdlPfnArray(mdl), 0xEE, sizeof(PFN_NUMBER));
+      if (mdl->ByteCount != 0) {
+        std::memset(MmGetMdlPfnArray(mdl), 0xEE, sizeof(PFN_NUMBER));
+      }
       IoFreeMdl(mdl);
     }
   }
