@@ -584,7 +584,9 @@ TEST_F(ReceiverTest, ExternalDataIsMarkedAndItsHeaderIsKept) {
     EXPECT_TRUE(packet.external_data);
     // What refers to something else is no description that could be followed.
     ASSERT_EQ(packet.header.size(), i == 0 ? 16u : 0u);
-    if (i == 0) EXPECT_EQ(packet.header[4], std::byte{0x42});
+    if (i == 0) {
+      EXPECT_EQ(packet.header[4], std::byte{0x42});
+    }
     EXPECT_EQ(TextOf(packet.payload), "payload");
   }
   EXPECT_FALSE(handler_.held[3]->external_data);

@@ -133,9 +133,9 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
         }
         return;
       }
-      const auto released = std::exchange(channel.ring_release_owed_, false)
-                                ? channel.ring_gpadl_
-                                : std::nullopt;
+      const bool release_owed =
+          std::exchange(channel.ring_release_owed_, false) && channel.ring_gpadl_.has_value();
+      const wire::GpadlId ring = channel.ring_gpadl_.value_or(wire::GpadlId{});
       Detached(channel);
       if (channel.engine().ring_broken()) {
         // The client must learn that this channel is finished; the driver may offer it anew.
@@ -148,9 +148,9 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
       }
       // Not owed when this server closed the channel by itself; the machine says so, and revoke follows.
       Apply(machine_.OnCloseDone(id));
-      if (released) {
-        if (OfferedChannel* offered = Find(id)) (void)offered->gpadls->Release(*released);
-        Apply(machine_.OnGpadlReleased(id, *released));
+      if (release_owed) {
+        if (OfferedChannel* offered = Find(id)) (void)offered->gpadls->Release(ring);
+        Apply(machine_.OnGpadlReleased(id, ring));
       }
       return;
     }

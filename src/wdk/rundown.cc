@@ -20,9 +20,10 @@ std::atomic_ref<ULONG_PTR> CountOf(PEX_RUNDOWN_REF rundown) {
   return std::atomic_ref<ULONG_PTR>(rundown->Count);
 }
 
-// What the waiter sleeps on; every release changes it.
+// What the waiter sleeps on; every release changes it. Only the kernel reads it by this name.
 const std::uint32_t& LowerHalf(PEX_RUNDOWN_REF rundown) {
-  return *reinterpret_cast<const std::uint32_t*>(&rundown->Count);
+  const void* const lower = &rundown->Count;
+  return *static_cast<const std::uint32_t*>(lower);
 }
 
 }  // namespace
