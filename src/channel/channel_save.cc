@@ -90,13 +90,17 @@ void Channel::EndSave() {
     while (save_busy_) changed_.Wait(mutex_);
     if (saver_ == nullptr) return;
     saver = std::move(saver_);
+    lifecycle_.EndSave();
+    // Not if it goes on now, by a wish that waited for the end.
+    saved_ = saver->complete() && lifecycle_.save_gate() == Lifecycle::SaveGate::kReady;
+    // What a complete save holds is the successor's to send: nothing moves until somebody starts it here.
+    if (saved_) return;
+    lifecycle_.BeginSave();
   }
   SetSenderMode(mode_before_save_);
   {
     MutexLock lock(mutex_);
     lifecycle_.EndSave();
-    // Not if it goes on now, by a wish that waited for the end.
-    saved_ = saver->complete() && lifecycle_.save_gate() == Lifecycle::SaveGate::kReady;
   }
   turns_.RequestState();
 }

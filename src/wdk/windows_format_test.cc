@@ -1,3 +1,6 @@
+// As a checked build of a driver, whatever this build is.
+#define DBG 1
+
 #include "wdk/windows_format.h"
 
 #include <gtest/gtest.h>

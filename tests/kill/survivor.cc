@@ -1,5 +1,6 @@
 #include "survivor.h"
 
+#include <kmcl/wdk/pool.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -35,6 +36,10 @@ void SurvivorTest::SetUp() {
   ASSERT_NE(page_, nullptr);
   around_.emplace();
   around_->killed_ns = &page_->killed_ns;
+  // The process's nonpaged pool, once made, keeps its descriptor.
+  void* const first = ExAllocatePool2(POOL_FLAG_NON_PAGED, PAGE_SIZE, 'llik');
+  ASSERT_NE(first, nullptr);
+  ExFreePool(first);
   signal(SIGALRM, OnHang);
   // Peers that die are no news. What the library calls an error is a fault: a leak, or misuse.
   KmclSetLogSink(

@@ -52,7 +52,7 @@ class Bus {
 
   Event received;  // the server has got a packet
   Event done;      // the client's routine was called
-  Event reported;  // the verifier has said something
+  Event reported;  // the verifier has said something, and the program goes on
   std::vector<VMBPACKETCOMPLETION> kept;
 
  private:
