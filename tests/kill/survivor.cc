@@ -37,7 +37,7 @@ void SurvivorTest::SetUp() {
   around_.emplace();
   around_->killed_ns = &page_->killed_ns;
   // The process's nonpaged pool, once made, keeps its descriptor.
-  void* const first = ExAllocatePool2(POOL_FLAG_NON_PAGED, PAGE_SIZE, 'llik');
+  void* const first = ExAllocatePool2(POOL_FLAG_NON_PAGED, PAGE_SIZE, 0x6c6c696b);
   ASSERT_NE(first, nullptr);
   ExFreePool(first);
   signal(SIGALRM, OnHang);
