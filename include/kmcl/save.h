@@ -146,7 +146,8 @@ _Must_inspect_result_ NTSTATUS VmbChannelRestoreFromBuffer(_In_ VMBCHANNEL Chann
  *   STATUS_INVALID_DEVICE_STATE  outside of the callback, for the second time in it, for another
  *                                channel's packet, or for one that is in flight.
  *   STATUS_DATA_ERROR            Buffer does not hold what the callback was given, or the packet
- *                                object is too small for it. */
+ *                                object is too small for it.
+ *   STATUS_INSUFFICIENT_RESOURCES  no memory. */
 NTSTATUS VmbPacketRestore(_In_ VMBPACKET PacketObject, _In_reads_bytes_(BufferSize) PVOID Buffer,
                           _In_ ULONG BufferSize);
 

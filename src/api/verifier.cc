@@ -3,6 +3,7 @@
 #include <kmcl/verifier.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 
 #include "api/verifier_callback.h"
@@ -253,8 +254,11 @@ NTSTATUS KmclVerifierEnable(const KMCL_VERIFIER_OPTIONS* Options) {
   KmclVerifierOptionsInit(&options);
   constexpr UINT64 kKnown = ((UINT64{2} << KMCL_VERIFIER_LAST_CHECK) - 1) & ~UINT64{1};
   if (Options != nullptr) {
+    int action = 0;  // whatever the caller left there, which need not be one of the two
+    static_assert(sizeof action == sizeof Options->Action);
+    std::memcpy(&action, &Options->Action, sizeof action);
     if (Options->Size != sizeof options || (Options->LeaveOut & ~kKnown) != 0 ||
-        (Options->Action != KmclVerifierStop && Options->Action != KmclVerifierLog)) {
+        (action != KmclVerifierStop && action != KmclVerifierLog)) {
       return STATUS_INVALID_PARAMETER_1;
     }
     options = *Options;

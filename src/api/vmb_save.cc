@@ -82,8 +82,12 @@ NTSTATUS VmbPacketRestore(VMBPACKET PacketObject, PVOID Buffer, ULONG BufferSize
   }
   if (Buffer == nullptr) return STATUS_INVALID_PARAMETER_2;
   channel::Packet& packet = PacketFrom(PacketObject);
-  const auto restored = packet.channel->RestorePacket(
-      packet, {static_cast<const std::byte*>(Buffer), BufferSize});
-  if (KMCL_VERIFIER_ON && restored) verifier::Restored(PacketObject, KMCL_CALLER);
-  return restored ? STATUS_SUCCESS : StatusOf(restored.error());
+  try {
+    const auto restored = packet.channel->RestorePacket(
+        packet, {static_cast<const std::byte*>(Buffer), BufferSize});
+    if (KMCL_VERIFIER_ON && restored) verifier::Restored(PacketObject, KMCL_CALLER);
+    return restored ? STATUS_SUCCESS : StatusOf(restored.error());
+  } catch (const std::bad_alloc&) {
+    return STATUS_INSUFFICIENT_RESOURCES;
+  }
 }

@@ -59,6 +59,8 @@ class SaveTest : public ::testing::Test {
 
   // The channel that follows, and the packets it gets back. Names are kept by the driver's part.
   struct Successor : End {
+    // The names go before the channel does.
+    ~Successor() { Disable(); }
     Successor() : End(Side::kServer) {
       handler.on_done = [this](Packet& done) { channel->FreePacket(done); };
       handler.on_restore = [this](std::span<const std::byte> library,
