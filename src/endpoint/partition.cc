@@ -112,14 +112,20 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
       if (std::exchange(channel.reattaching_, false)) return;  // the client knows nothing of it
       Apply(machine_.OnOpenResult(id, wire::kStatusSuccess));
       return;
-    case channel::BusRequest::kRejectOpen:
-      EndMappings(channel);
-      Detached(channel);
-      if (std::exchange(channel.reattaching_, false)) return Renew(id);
-      Apply(machine_.OnOpenResult(id, wire::kStatusFailure));
-      return;
     case channel::BusRequest::kSayClose:
       return;  // a client's
+    case channel::BusRequest::kRejectOpen:
+      if (!channel.reattaching_ || !channel.closed_meanwhile_) {
+        EndMappings(channel);
+        Detached(channel);
+        if (std::exchange(channel.reattaching_, false)) return Renew(id);
+        Apply(machine_.OnOpenResult(id, wire::kStatusFailure));
+        return;
+      }
+      // What was to be reattached has been closed by the client: it ends like anything open.
+      channel.reattaching_ = false;
+      if (channel.engine().restored()) channel.engine().AbandonRestored();
+      [[fallthrough]];
     case channel::BusRequest::kDetach: {
       EndMappings(channel);
       if (channel.engine().is_saved() && !gone_) {
@@ -279,6 +285,7 @@ Result<void> Partition::Attach(wire::ChannelId id, OfferedChannel& offered,
   channel.ring_gpadl_ = rings.gpadl;
   channel.ring_release_owed_ = false;
   channel.reattaching_ = attachment == Attachment::kRestored;
+  channel.closed_meanwhile_ = false;
   offered.rings = rings;
   const std::uint32_t inbox = Number(id) % link_->bell_count();
   offered.gpadls->Open(rings.gpadl);
@@ -292,6 +299,7 @@ void Partition::Do(bus::server::CloseChannel& action) {
   OfferedChannel* const offered = Find(action.channel);
   if (offered == nullptr) return;
   if (!offered->IsAttended()) return CloseUnattended(action.channel, *offered);
+  offered->channel->closed_meanwhile_ = true;
   offered->channel->engine().OnClose();
 }
 

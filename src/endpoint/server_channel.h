@@ -58,6 +58,7 @@ class ServerChannel final : public ChannelEnd {
   std::optional<wire::GpadlId> ring_gpadl_;
   bool ring_release_owed_ = false;
   bool reattaching_ = false;  // opening without the client's asking
+  bool closed_meanwhile_ = false;  // by the client, before that was done
   transport::RingMapping rings_;
   std::shared_ptr<SwitchedBell> bell_;
 
