@@ -42,6 +42,8 @@ typedef struct DISK {
 } DISK;
 static DISK* g_Disks;
 static pthread_mutex_t g_Lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t g_Gone = PTHREAD_COND_INITIALIZER;
+static int g_Leaving; /* disks that are out of the list, and not destroyed yet */
 
 static NTSTATUS AddDisk(KMCL_SERVER Server, HANDLE Partition, const VOID* Saved, ULONG SavedSize) {
   DISK* disk = malloc(sizeof(*disk));
@@ -66,20 +68,41 @@ static VOID OnArrival(PVOID Context, KMCL_SERVER Server, HANDLE Partition) {
   Ok("no disk for a client", AddDisk(Server, Partition, NULL, 0));
 }
 
-static VOID OnGone(PVOID Context, KMCL_SERVER Server, HANDLE Partition) {
+/* Takes a disk out of the list, if it is there, and destroys it; of a NULL partition, any. */
+static BOOLEAN RemoveDisk(HANDLE Partition) {
   DISK* found = NULL;
-  (void)Context, (void)Server;
   pthread_mutex_lock(&g_Lock);
   for (DISK** link = &g_Disks; *link != NULL; link = &(*link)->Next) {
-    if ((*link)->Partition == Partition) {
+    if (Partition == NULL || (*link)->Partition == Partition) {
       found = *link;
       *link = found->Next;
+      ++g_Leaving;
       break;
     }
   }
   pthread_mutex_unlock(&g_Lock);
-  if (found != NULL) RamdiskVspDestroy(found->Vsp);
+  if (found == NULL) return FALSE;
+  RamdiskVspDestroy(found->Vsp);
   free(found);
+  pthread_mutex_lock(&g_Lock);
+  --g_Leaving;
+  pthread_cond_signal(&g_Gone);
+  pthread_mutex_unlock(&g_Lock);
+  return TRUE;
+}
+
+static VOID OnGone(PVOID Context, KMCL_SERVER Server, HANDLE Partition) {
+  (void)Context, (void)Server;
+  RemoveDisk(Partition);
+}
+
+/* A server is destroyed after its channels. */
+static VOID RemoveDisks(VOID) {
+  while (RemoveDisk(NULL)) {
+  }
+  pthread_mutex_lock(&g_Lock);
+  while (g_Leaving > 0) pthread_cond_wait(&g_Gone, &g_Lock);
+  pthread_mutex_unlock(&g_Lock);
 }
 
 /* ---- The old process ----------------------------------------------------------------------------
@@ -235,6 +258,7 @@ int main(int argc, char** argv) {
   do {
     sigwait(&signals, &caught);
   } while (caught == SIGUSR1 && !Replace(server, argv[0], argv[1]));
+  RemoveDisks();
   KmclServerDestroy(server);
   munmap(g_Image, sizeof(*g_Image));
   return EXIT_SUCCESS;

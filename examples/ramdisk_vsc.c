@@ -20,7 +20,9 @@ struct RAMDISK_VSC {
   EX_RUNDOWN_REF AgainPending;
   volatile LONG AgainQueued;
   volatile LONG64 TimesLost;
-  FAST_MUTEX Enabling;   /* who calls Disable and Enable */
+  /* Held by who calls Disable and Enable. An event: a mutex would raise the level, and both block.
+   */
+  KEVENT Enabling;
   volatile LONG Closing; /* we call Disable ourselves */
 
   PUCHAR Bitmap; /* nonpaged: the server writes it */
@@ -90,12 +92,12 @@ static VOID OnSuspend(VMBCHANNEL Channel) {
 
 static NTSTATUS Reopen(RAMDISK_VSC* Vsc) {
   NTSTATUS status;
-  ExAcquireFastMutex(&Vsc->Enabling);
+  KeWaitForSingleObject(&Vsc->Enabling, Executive, KernelMode, FALSE, NULL);
   InterlockedExchange(&Vsc->Closing, TRUE);
   VmbChannelDisable(Vsc->Channel);
   InterlockedExchange(&Vsc->Closing, FALSE);
   status = VmbChannelEnable(Vsc->Channel);
-  ExReleaseFastMutex(&Vsc->Enabling);
+  KeSetEvent(&Vsc->Enabling, 0, FALSE);
   return status;
 }
 
@@ -295,7 +297,7 @@ NTSTATUS RamdiskVscCreate(PDEVICE_OBJECT DeviceObject, RAMDISK_VSC** Vsc) {
   ExWaitForRundownProtectionRelease(&vsc->Senders);
   ExRundownCompleted(&vsc->Senders);
   ExInitializeRundownProtection(&vsc->AgainPending);
-  ExInitializeFastMutex(&vsc->Enabling);
+  KeInitializeEvent(&vsc->Enabling, SynchronizationEvent, TRUE);
   vsc->Again = IoAllocateWorkItem(DeviceObject);
   vsc->Bitmap = ExAllocatePool2(POOL_FLAG_NON_PAGED, RAMDISK_BITMAP_BYTES, RAMDISK_TAG);
   if (vsc->Again != NULL && vsc->Bitmap != NULL)
