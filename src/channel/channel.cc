@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cinttypes>
+#include <cstring>
 #include <new>
 #include <utility>
 
@@ -18,6 +19,9 @@ constexpr std::size_t kPacketAlignment = 16;
 static_assert(alignof(Packet) <= kPacketAlignment && sizeof(Packet) % kPacketAlignment == 0);
 
 constexpr std::uint32_t RoundUp8(std::uint32_t bytes) { return (bytes + 7) & ~std::uint32_t{7}; }
+constexpr std::uint32_t RoundUp16(std::uint32_t bytes) {
+  return (bytes + 15) & ~std::uint32_t{15};
+}
 
 // A packet sets aside at most this much for the description of external data: what describes 1 MiB in
 // some pieces. A longer description is allocated when it is sent.
@@ -25,6 +29,11 @@ constexpr std::uint32_t kMostExternalRoom = 2560;
 
 std::uint32_t ExternalRoom(const Config& config) {
   return std::min(ExternalHeaderBytes(config), kMostExternalRoom);
+}
+
+// Where a packet's inline context stands in its buffer.
+std::uint32_t InlineContextOffset(const Config& config) {
+  return RoundUp16(RoundUp8(config.maximum_packet_bytes) + ExternalRoom(config));
 }
 
 // Data pages of a ring that holds `packets` of the largest packets of a channel.
@@ -124,6 +133,10 @@ Result<void> Channel::Enable() {
                                 .header_bytes = ExternalRoom(config_)});
   }
   SetSenderMode(Sender::Mode::kHolding);
+  if (auto ready = PreallocatePackets(); !ready) {
+    UndoEnable();
+    return ready;
+  }
   return {};
 }
 
@@ -371,9 +384,10 @@ void Channel::OnConnectFailed(Error error) {
 
 // ---- Packets.
 
+// [Packet | payload | description of external data | inline context]
 std::uint32_t Channel::packet_object_bytes() const {
-  return static_cast<std::uint32_t>(sizeof(Packet)) + RoundUp8(config_.maximum_packet_bytes) +
-         ExternalRoom(config_);
+  return static_cast<std::uint32_t>(sizeof(Packet)) + InlineContextOffset(config_) +
+         RoundUp16(config_.inline_context_bytes);
 }
 
 Packet* Channel::InitializePacket(void* memory) {
@@ -383,42 +397,78 @@ Packet* Channel::InitializePacket(void* memory) {
   packet->send_limit = packet->capacity + 1;
   packet->external_room = ExternalRoom(config_);
   packet->in_caller_memory = true;
+  if (config_.inline_context_bytes != 0) {
+    packet->inline_context_bytes = config_.inline_context_bytes;
+    packet->inline_context = packet->buffer() + InlineContextOffset(config_);
+    std::memset(packet->inline_context, 0, packet->inline_context_bytes);
+  }
   return packet;
+}
+
+Packet* Channel::NewPacket() {
+  void* memory = ::operator new(packet_object_bytes(), std::align_val_t{kPacketAlignment},
+                                std::nothrow);
+  if (memory == nullptr) return nullptr;
+  Packet* const packet = InitializePacket(memory);
+  packet->in_caller_memory = false;
+  return packet;
+}
+
+void Channel::DeletePacket(Packet& packet) {
+  packet.~Packet();
+  ::operator delete(&packet, std::align_val_t{kPacketAlignment});
 }
 
 Packet* Channel::AllocatePacket() { return TakePacket<For::kOwner>(); }
 
 template <Channel::For kFor>
 Packet* Channel::TakePacket() {
+  constexpr bool kCounts = kFor == For::kOwner;
+  Packet* packet = nullptr;
   std::uint32_t count = 0;
   {
     MutexLock lock(packets_mutex_);
-    // One whose capacity is still the right one: the Init window may have been used since.
-    while (Packet* idle = idle_packets_) {
-      idle_packets_ = idle->next_idle;
+    if (kCounts && config_.maximum_packets != 0 && owners_count_ >= config_.maximum_packets) {
+      return nullptr;
+    }
+    // One whose layout is still the right one: the Init window may have been used since.
+    while (packet == nullptr && idle_packets_ != nullptr) {
+      Packet* const idle = std::exchange(idle_packets_, idle_packets_->next_idle);
       --idle_count_;
       if (idle->capacity == config_.maximum_packet_bytes &&
-          idle->external_room == ExternalRoom(config_)) {
-        idle->next_idle = nullptr;
-        return idle;
+          idle->external_room == ExternalRoom(config_) &&
+          idle->inline_context_bytes == config_.inline_context_bytes) {
+        packet = idle;
+      } else {
+        --packet_count_;
+        DeletePacket(*idle);
       }
-      --packet_count_;
-      ::operator delete(idle, std::align_val_t{kPacketAlignment});
     }
-    if (kFor == For::kLibrary || !config_.watched) count = ++packet_count_;
+    if (packet == nullptr && (!kCounts || !config_.watched)) count = ++packet_count_;
+    if (kCounts) ++owners_count_;
   }
-  if (count == 0) return handler_.OnAllocatePacket();
-  void* memory = ::operator new(packet_object_bytes(), std::align_val_t{kPacketAlignment},
-                                std::nothrow);
-  if (memory == nullptr) {
-    MutexLock lock(packets_mutex_);
-    --packet_count_;
-    return nullptr;
+  if (packet != nullptr) {
+    packet->next_idle = nullptr;
+    if (packet->inline_context != nullptr) {
+      std::memset(packet->inline_context, 0, packet->inline_context_bytes);
+    }
+  } else {
+    packet = count == 0 ? handler_.OnAllocatePacket() : NewPacket();
+    if (packet == nullptr) {
+      MutexLock lock(packets_mutex_);
+      if (count != 0) --packet_count_;
+      if (kCounts) --owners_count_;
+      return nullptr;
+    }
+    if (count != 0) sender_.ReserveTransactions(count);
   }
-  sender_.ReserveTransactions(count);
-  Packet* const packet = InitializePacket(memory);
-  packet->in_caller_memory = false;
+  packet->counts = kCounts;
   return packet;
+}
+
+void Channel::ForgetPacket(Packet& packet) {
+  MutexLock lock(packets_mutex_);
+  if (std::exchange(packet.counts, false)) --owners_count_;
 }
 
 void Channel::FreePacket(Packet& packet) {
@@ -427,7 +477,10 @@ void Channel::FreePacket(Packet& packet) {
   packet.waiter = nullptr;
   {
     MutexLock lock(packets_mutex_);
-    if (keeping_packets_ && idle_count_ < kMostIdlePackets) {
+    if (std::exchange(packet.counts, false)) --owners_count_;
+    const std::uint32_t most =
+        config_.maximum_packets != 0 ? config_.maximum_packets : kMostIdlePackets;
+    if (keeping_packets_ && idle_count_ < most) {
       packet.next_idle = idle_packets_;
       idle_packets_ = &packet;
       ++idle_count_;
@@ -435,8 +488,29 @@ void Channel::FreePacket(Packet& packet) {
     }
     --packet_count_;
   }
-  packet.~Packet();
-  ::operator delete(&packet, std::align_val_t{kPacketAlignment});
+  DeletePacket(packet);
+}
+
+Result<void> Channel::PreallocatePackets() {
+  const std::uint32_t wanted = config_.maximum_packets;
+  if (wanted == 0 || config_.watched) return {};
+  sender_.ReserveTransactions(wanted);
+  for (;;) {
+    {
+      MutexLock lock(packets_mutex_);
+      keeping_packets_ = true;
+      if (packet_count_ >= wanted) return {};
+      ++packet_count_;
+    }
+    Packet* const packet = NewPacket();
+    MutexLock lock(packets_mutex_);
+    if (packet == nullptr) {
+      --packet_count_;
+      return std::unexpected(Error::kOutOfMemory);
+    }
+    packet->next_idle = std::exchange(idle_packets_, packet);
+    ++idle_count_;
+  }
 }
 
 void Channel::KeepIdlePackets() {
@@ -452,12 +526,7 @@ void Channel::TrimIdlePackets() {
     idle = std::exchange(idle_packets_, nullptr);
     packet_count_ -= std::exchange(idle_count_, 0);
   }
-  while (idle != nullptr) {
-    Packet* const next = idle->next_idle;
-    idle->~Packet();
-    ::operator delete(idle, std::align_val_t{kPacketAlignment});
-    idle = next;
-  }
+  while (idle != nullptr) DeletePacket(*std::exchange(idle, idle->next_idle));
 }
 
 Result<void> Channel::Send(Packet& packet, std::span<const std::byte> data, bool wants_completion) {
@@ -615,7 +684,7 @@ Turn Channel::Dispatch(std::uint32_t spins) {
   if (broken) Break(*broken);
   if (turn == Turn::kAsleep || turn == Turn::kStopped) {
     awake_ = false;
-    TrimIdlePackets();
+    if (config_.maximum_packets == 0) TrimIdlePackets();
   }
   return turn;
 }

@@ -37,6 +37,8 @@ struct Config {
   std::uint32_t maximum_external_bytes = 0;  // 0: as much as a packet can describe
   std::uint32_t maximum_external_chain = 0;
   std::uint32_t context_bytes = 0;
+  std::uint32_t inline_context_bytes = 0;  // in each packet object
+  std::uint32_t maximum_packets = 0;       // allocated at a time, and kept ready; 0: no limit
   bool pipe = false;
   bool watched = false;  // the owner makes the packets it sends: Handler::OnAllocatePacket
 };
@@ -88,7 +90,7 @@ class Channel {
   Config* config_in_init_window() KMCL_EXCLUDES(mutex_);
   const Config& config() const { return config_; }
 
-  // kNotDisabled. The endpoint then puts the channel on the bus and says how that went: ConfirmEnable
+  // kNotDisabled, kOutOfMemory (of packets to keep ready). The endpoint then puts the channel on the bus and says how that went: ConfirmEnable
   // closes the Init window; UndoEnable leaves it as it was.
   [[nodiscard]] Result<void> Enable() KMCL_EXCLUDES(mutex_);
   void ConfirmEnable() KMCL_EXCLUDES(mutex_);
@@ -106,8 +108,11 @@ class Channel {
   // A call of the raw queue has failed: if the peer broke the ring, the channel ends.
   void OnRawError(Error error);
 
-  // Packets. AllocatePacket gives nullptr without memory. FreePacket: only for those, and idle ones.
+  // Packets. AllocatePacket gives nullptr without memory, and beyond the maximum of packets, which
+  // binds the owner's packets only. FreePacket: only for those, and idle ones. ForgetPacket: instead of
+  // it, for one that the owner made itself.
   Packet* AllocatePacket();
+  void ForgetPacket(Packet& packet) KMCL_EXCLUDES(packets_mutex_);
   void FreePacket(Packet& packet);
   std::uint32_t packet_object_bytes() const;
   Packet* InitializePacket(void* memory);
@@ -249,7 +254,12 @@ class Channel {
                                                    std::span<const std::byte> buffer);
   bool MayRestore() const KMCL_REQUIRES(mutex_);
 
-  // The lookaside list keeps packets from the first turn after a sleep to the next sleep.
+  // Fills the lookaside list up to the maximum of packets, if one is set. kOutOfMemory.
+  [[nodiscard]] Result<void> PreallocatePackets() KMCL_EXCLUDES(packets_mutex_);
+  Packet* NewPacket();
+  static void DeletePacket(Packet& packet);
+  // The lookaside list keeps packets from the first turn after a sleep to the next sleep; with a maximum
+  // of packets, for ever.
   void KeepIdlePackets() KMCL_EXCLUDES(packets_mutex_);
   void TrimIdlePackets() KMCL_EXCLUDES(packets_mutex_);
 
@@ -290,6 +300,7 @@ class Channel {
   std::uint32_t idle_count_ KMCL_GUARDED_BY(packets_mutex_) = 0;
   bool keeping_packets_ KMCL_GUARDED_BY(packets_mutex_) = false;
   std::uint32_t packet_count_ KMCL_GUARDED_BY(packets_mutex_) = 0;  // allocated, idle ones included
+  std::uint32_t owners_count_ KMCL_GUARDED_BY(packets_mutex_) = 0;  // in the owner's hands
 };
 
 // Whether this thread runs inside a callback of some channel, where blocking calls are forbidden.

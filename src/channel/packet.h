@@ -46,6 +46,8 @@ struct alignas(16) Packet : Outgoing {
   // For the edge; nothing here looks at them.
   void* pointer = nullptr;
   void (*routine)() = nullptr;
+  void (*routine_with_context)() = nullptr;
+  void* routine_context = nullptr;
 
   Channel* channel = nullptr;
   SynchronousWait* waiter = nullptr;  // of a synchronous request
@@ -64,7 +66,12 @@ struct alignas(16) Packet : Outgoing {
   std::atomic<State> state{State::kIdle};
   bool wants_completion = false;
   bool in_caller_memory = false;
+  bool counts = false;  // against the channel's maximum of packets
   Packet* next_idle = nullptr;  // in the lookaside list
+
+  // The owner's bytes in this object, 16-byte aligned; null when there are none.
+  void* inline_context = nullptr;
+  std::uint32_t inline_context_bytes = 0;
 
   std::byte* buffer() { return reinterpret_cast<std::byte*>(this + 1); }
   std::span<std::byte> room_for_external() {
