@@ -643,6 +643,7 @@ typedef FN_VMB_CHANNEL_SET_TRANSACTION_QUOTA *PFN_VMB_CHANNEL_SET_TRANSACTION_QU
 
 #include <kmcl/external_data.h>
 #include <kmcl/gpadl.h>
+#include <kmcl/later.h>
 #include <kmcl/save.h>
 
 #endif /* KMCL_KMCL_H */

@@ -28,6 +28,16 @@ PartitionHandles& Handles() {
 
 }  // namespace
 
+ChannelObject::ChannelObject(PDEVICE_OBJECT parent, bool in_caller_memory)
+    : parent_(parent), in_caller_memory_(in_caller_memory) {
+  const DeviceBinding& binding = *BindingOf(parent);
+  if (binding.server != nullptr) {
+    server_ = binding.server->MakeChannel(*this);
+  } else {
+    client_ = binding.client->MakeChannel(*this);
+  }
+}
+
 // ---- The driver's callbacks. NULL stands for the defaults of KMCL reference 2.4 and 6.1.
 
 bool ChannelObject::OnOpened() {
@@ -58,25 +68,35 @@ void ChannelObject::OnConnectFailed(Error error) {
 }
 
 void ChannelObject::OnPacket(channel::IncomingPacket& packet) {
-  if (process_packet == nullptr) {
+  const auto context = reinterpret_cast<VMBPACKETCOMPLETION>(&packet);
+  const auto bytes = static_cast<UINT32>(packet.payload.size());
+  const UINT32 flags =
+      packet.external_data && is_server() ? VMBUS_CHANNEL_PROCESS_PACKET_FLAG_EXTERNAL_DATA : 0;
+  if (process_packet != nullptr) {
+    process_packet(handle(), context, packet.payload.data(), bytes, flags);
+  } else if (process_packet_ex != nullptr) {
+    process_packet_ex(handle(), context, packet.payload.data(), bytes, flags,
+                      packet_callbacks_context);
+  } else {
     packet.channel->Complete(packet, {});
-    return;
   }
-  process_packet(handle(), reinterpret_cast<VMBPACKETCOMPLETION>(&packet), packet.payload.data(),
-                 static_cast<UINT32>(packet.payload.size()),
-                 packet.external_data && is_server() ? VMBUS_CHANNEL_PROCESS_PACKET_FLAG_EXTERNAL_DATA
-                                                     : 0);
 }
 
 void ChannelObject::OnBatchEnd(std::uint32_t packets) {
-  if (processing_complete != nullptr) processing_complete(handle(), packets);
+  if (processing_complete != nullptr) {
+    processing_complete(handle(), packets);
+  } else if (processing_complete_ex != nullptr) {
+    processing_complete_ex(handle(), packets, packet_callbacks_context);
+  }
 }
 
 std::int32_t ChannelObject::OnSavePacket(channel::Packet& packet, std::span<std::byte> buffer,
                                          std::uint32_t& needed) {
-  if (save_packet == nullptr) return STATUS_SUCCESS;
-  return save_packet(handle(), HandleOf(packet), buffer.empty() ? nullptr : buffer.data(),
-                     static_cast<UINT32>(buffer.size()), &needed);
+  std::byte* const bytes = buffer.empty() ? nullptr : buffer.data();
+  const auto size = static_cast<UINT32>(buffer.size());
+  if (save_packet != nullptr) return save_packet(handle(), HandleOf(packet), bytes, size, &needed);
+  if (save_packet_ex == nullptr) return STATUS_SUCCESS;
+  return save_packet_ex(handle(), HandleOf(packet), bytes, size, &needed, save_context);
 }
 
 std::int32_t ChannelObject::OnRestorePacket(std::span<const std::byte> library,
@@ -88,6 +108,10 @@ std::int32_t ChannelObject::OnRestorePacket(std::span<const std::byte> library,
   if (restore_packet != nullptr) {
     return restore_packet(handle(), bytes_of(library), library_bytes, bytes_of(driver),
                           static_cast<UINT32>(driver.size()));
+  }
+  if (restore_packet_ex != nullptr) {
+    return restore_packet_ex(handle(), bytes_of(library), library_bytes, bytes_of(driver),
+                             static_cast<UINT32>(driver.size()), save_context);
   }
   VMBPACKET packet = VmbPacketAllocate(handle());
   if (packet == nullptr) return STATUS_INSUFFICIENT_RESOURCES;

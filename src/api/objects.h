@@ -25,12 +25,15 @@ struct DeviceBinding {
   endpoint::Server* server = nullptr;
   endpoint::Client* client = nullptr;
 };
+inline const DeviceBinding* BindingOf(PDEVICE_OBJECT device) {
+  return device == nullptr ? nullptr : static_cast<const DeviceBinding*>(device->KmclBinding);
+}
 
 // Behind VMBCHANNEL: the driver's callbacks, and the channel they belong to.
 class ChannelObject : public channel::Handler {
  public:
-  explicit ChannelObject(endpoint::Server& server) : server_(server.MakeChannel(*this)) {}
-  explicit ChannelObject(endpoint::Client& client) : client_(client.MakeChannel(*this)) {}
+  // An end of the endpoint behind `parent`, whose binding says which kind it is.
+  ChannelObject(PDEVICE_OBJECT parent, bool in_caller_memory);
   ~ChannelObject() override { end().Retire(); }
 
   static ChannelObject& From(VMBCHANNEL handle) { return *reinterpret_cast<ChannelObject*>(handle); }
@@ -39,6 +42,8 @@ class ChannelObject : public channel::Handler {
   }
   VMBCHANNEL handle() { return reinterpret_cast<VMBCHANNEL>(this); }
 
+  PDEVICE_OBJECT parent() const { return parent_; }
+  bool in_caller_memory() const { return in_caller_memory_; }
   bool is_server() const { return server_ != nullptr; }
   endpoint::ChannelEnd& end() {
     return is_server() ? static_cast<endpoint::ChannelEnd&>(*server_) : *client_;
@@ -51,9 +56,16 @@ class ChannelObject : public channel::Handler {
   VMB_CHANNEL_STATE_CHANGE_CALLBACKS state_callbacks{};
   PFN_VMB_CHANNEL_PROCESS_PACKET process_packet = nullptr;
   PFN_VMB_CHANNEL_PROCESSING_COMPLETE processing_complete = nullptr;
+  // Looked at only when their counterparts without a context are null.
+  PFN_VMB_CHANNEL_PROCESS_PACKET_EX process_packet_ex = nullptr;
+  PFN_VMB_CHANNEL_PROCESSING_COMPLETE_EX processing_complete_ex = nullptr;
+  PVOID packet_callbacks_context = nullptr;
   PFN_VMB_CHANNEL_PNP_FAILURE pnp_failure = nullptr;
   PFN_VMB_CHANNEL_SAVE_PACKET save_packet = nullptr;
   PFN_VMB_CHANNEL_RESTORE_PACKET restore_packet = nullptr;
+  PFN_VMB_CHANNEL_SAVE_PACKET_EX save_packet_ex = nullptr;
+  PFN_VMB_CHANNEL_RESTORE_PACKET_EX restore_packet_ex = nullptr;
+  PVOID save_context = nullptr;
   std::u16string friendly_name;
 
   std::atomic<PVOID> pointer{nullptr};
@@ -80,6 +92,8 @@ class ChannelObject : public channel::Handler {
                     std::span<std::byte> reply) override;
 
  private:
+  PDEVICE_OBJECT const parent_;
+  const bool in_caller_memory_;
   // Exactly one of the two.
   std::shared_ptr<endpoint::ServerChannel> server_;
   std::shared_ptr<endpoint::ClientChannel> client_;

@@ -93,17 +93,21 @@ bool CheckCallback(VMBCHANNEL channel, const char* function, const CallbackScope
 
 bool Attach() {
   std::call_once(environment_read, &ReadEnvironment);
-  if (!IsOn()) has_unwatched_channels.store(true, std::memory_order_relaxed);
+  if (!IsOn()) MadeUnwatched();
   return IsOn();
 }
 
-ChannelObject* MakeChannel(const DeviceBinding& binding, bool is_server, const void* caller) {
-  auto* const channel =
-      is_server ? new VerifiedChannel(*binding.server) : new VerifiedChannel(*binding.client);
+void MadeUnwatched() { has_unwatched_channels.store(true, std::memory_order_relaxed); }
+
+ChannelObject* MakeChannel(PDEVICE_OBJECT parent, const void* caller) {
+  auto* const channel = new VerifiedChannel(parent, false);
   channel->engine().config_in_init_window()->watched = true;
   Registry::Get().AddChannel(
       channel,
-      {.object = channel, .binding = &binding, .is_server = is_server, .allocated = Here(caller)});
+      {.object = channel,
+       .binding = BindingOf(parent),
+       .is_server = channel->is_server(),
+       .allocated = Here(caller)});
   return channel;
 }
 

@@ -35,8 +35,10 @@ inline bool IsOn() { return is_on.load(std::memory_order_relaxed); }
 
 // VmbChannelAllocate comes first: reads KMCL_VERIFIER once. True: the channel is to be watched.
 bool Attach();
-// The channel to hand out. Throws std::bad_alloc. `binding` is the endpoint's.
-ChannelObject* MakeChannel(const DeviceBinding& binding, bool is_server, const void* caller);
+// The channel to hand out. Throws std::bad_alloc. `parent` is an endpoint's.
+ChannelObject* MakeChannel(PDEVICE_OBJECT parent, const void* caller);
+// A channel was made, or is about to be, that the verifier does not watch.
+void MadeUnwatched();
 // Instead of `delete`, of a Disabled channel.
 void Discard(ChannelObject& object, const void* caller);
 

@@ -152,6 +152,7 @@ void Free(VMBPACKET packet, const void* caller) {
         .Report();
     return;
   }
+  PacketFrom(packet).channel->ForgetPacket(PacketFrom(packet));
   Registry::Get().RetirePacket(PacketFrom(packet), site);
   ReportDamage(nullptr);
 }

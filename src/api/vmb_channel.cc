@@ -10,18 +10,20 @@
 namespace kmcl::api {
 namespace {
 
-NTSTATUS Allocate(const DeviceBinding& binding, bool is_server, VMBCHANNEL* channel,
-                  const void* caller) {
-  try {
-    ChannelObject* const object =
-        KMCL_WITH_VERIFIER && verifier::Attach() ? verifier::MakeChannel(binding, is_server, caller)
-        : is_server                              ? new ChannelObject(*binding.server)
-                                                 : new ChannelObject(*binding.client);
-    *channel = object->handle();
-    return STATUS_SUCCESS;
-  } catch (const std::bad_alloc&) {
-    return STATUS_INSUFFICIENT_RESOURCES;
+// What VmbChannelAllocate and VmbChannelInitialize check alike.
+NTSTATUS CheckParent(PDEVICE_OBJECT parent, BOOLEAN is_server) {
+  const DeviceBinding* const binding = BindingOf(parent);
+  if (binding == nullptr) return STATUS_INVALID_PARAMETER_1;
+  return (is_server != FALSE) != (binding->server != nullptr) ? STATUS_INVALID_PARAMETER_2
+                                                              : STATUS_SUCCESS;
+}
+
+// A server's sub-channels go first. A client's follow from the close of their primary.
+void DisableWithSubchannels(ChannelObject& object) {
+  if (object.is_server()) {
+    for (const auto& each : object.end().Subchannels()) each->engine().Disable();
   }
+  object.engine().Disable();
 }
 
 }  // namespace
@@ -33,13 +35,41 @@ using namespace kmcl::api;
 NTSTATUS VmbChannelAllocate(PDEVICE_OBJECT ParentDeviceObject, BOOLEAN IsServer,
                             VMBCHANNEL* Channel) {
   if (Channel != nullptr) *Channel = nullptr;
-  if (ParentDeviceObject == nullptr || ParentDeviceObject->KmclBinding == nullptr) {
-    return STATUS_INVALID_PARAMETER_1;
-  }
-  const auto& binding = *static_cast<const DeviceBinding*>(ParentDeviceObject->KmclBinding);
-  if ((IsServer != FALSE) != (binding.server != nullptr)) return STATUS_INVALID_PARAMETER_2;
+  const NTSTATUS checked = CheckParent(ParentDeviceObject, IsServer);
+  if (checked != STATUS_SUCCESS) return checked;
   if (Channel == nullptr) return STATUS_INVALID_PARAMETER_3;
-  return Allocate(binding, IsServer != FALSE, Channel, KMCL_CALLER);
+  try {
+    ChannelObject* const object =
+        KMCL_WITH_VERIFIER && verifier::Attach()
+            ? verifier::MakeChannel(ParentDeviceObject, KMCL_CALLER)
+            : new ChannelObject(ParentDeviceObject, false);
+    *Channel = object->handle();
+    return STATUS_SUCCESS;
+  } catch (const std::bad_alloc&) {
+    return STATUS_INSUFFICIENT_RESOURCES;
+  }
+}
+
+UINT32 VmbSizeofChannel(VOID) { return sizeof(ChannelObject); }
+
+NTSTATUS VmbChannelInitialize(PDEVICE_OBJECT ParentDeviceObject, BOOLEAN IsServer,
+                              VMBCHANNEL Channel, UINT32 ByteCount) {
+  constexpr std::uintptr_t kAlignment = 16;
+  static_assert(alignof(ChannelObject) <= kAlignment);
+  const NTSTATUS checked = CheckParent(ParentDeviceObject, IsServer);
+  if (checked != STATUS_SUCCESS) return checked;
+  if (Channel == nullptr || reinterpret_cast<std::uintptr_t>(Channel) % kAlignment != 0) {
+    return STATUS_INVALID_PARAMETER_3;
+  }
+  if (ByteCount < sizeof(ChannelObject)) return STATUS_INVALID_PARAMETER_4;
+  // The verifier keeps what was freed, to recognise it: this memory it could not keep.
+  if (KMCL_WITH_VERIFIER) verifier::MadeUnwatched();
+  try {
+    new (Channel) ChannelObject(ParentDeviceObject, true);
+    return STATUS_SUCCESS;
+  } catch (const std::bad_alloc&) {
+    return STATUS_INSUFFICIENT_RESOURCES;
+  }
 }
 
 VOID VmbChannelCleanup(VMBCHANNEL Channel) {
@@ -48,10 +78,12 @@ VOID VmbChannelCleanup(VMBCHANNEL Channel) {
   if (!object.engine().is_disabled()) {
     if (KMCL_VERIFIER_ON) verifier::CleanupOfEnabled(Channel, KMCL_CALLER);
     Log(LogLevel::kError, "VmbChannelCleanup of a channel that is not Disabled: disabled first");
-    object.engine().Disable();
+    DisableWithSubchannels(object);
   }
   object.engine().DropRestored();  // restored, and never enabled
-  if (KMCL_VERIFIER_ON) {
+  if (object.in_caller_memory()) {
+    object.~ChannelObject();
+  } else if (KMCL_VERIFIER_ON) {
     verifier::Discard(object, KMCL_CALLER);
   } else {
     delete &object;
@@ -71,7 +103,7 @@ NTSTATUS VmbChannelEnable(VMBCHANNEL Channel) {
 
 VOID VmbChannelDisable(VMBCHANNEL Channel) {
   if (Channel == nullptr || !MayChangeState(Channel, "VmbChannelDisable", KMCL_CALLER)) return;
-  ChannelObject::From(Channel).engine().Disable();
+  DisableWithSubchannels(ChannelObject::From(Channel));
 }
 
 VOID VmbChannelStart(VMBCHANNEL Channel) {

@@ -3,6 +3,7 @@
 
 #include <new>
 
+#include "api/init_window.h"
 #include "api/objects.h"
 #include "api/status_map.h"
 #include "api/verifier.h"
@@ -12,26 +13,8 @@
 namespace kmcl::api {
 namespace {
 
-enum class Kind { kEither, kServer, kClient };
-
-// What may be set, or nullptr outside of the window, for NULL, and at the wrong end.
-channel::Config* ConfigOf(VMBCHANNEL channel, Kind kind) {
-  if (channel == nullptr) return nullptr;
-  if (KMCL_VERIFIER_ON && !verifier::IsChannel(channel, "An Init function", nullptr)) return nullptr;
-  ChannelObject& object = ChannelObject::From(channel);
-  if (kind != Kind::kEither && (kind == Kind::kServer) != object.is_server()) {
-    if (KMCL_VERIFIER_ON) verifier::OutsideInitWindow(channel, true);
-    return nullptr;
-  }
-  channel::Config* const config = object.engine().config_in_init_window();
-  if (KMCL_VERIFIER_ON && config == nullptr) verifier::OutsideInitWindow(channel, false);
-  return config;
-}
-
 // The longest payload that one ring packet can carry, beside a pipe header (length8 has 16 bits).
 constexpr UINT32 kMostPacketBytes = 0xFFFF * 8 - sizeof(wire::PacketDescriptor) - 8;
-// Room that we are ready to set aside with every incoming packet.
-constexpr UINT32 kMostContextBytes = 1u << 20;
 
 constexpr struct {
   UINT32 init_flag;
@@ -45,6 +28,20 @@ constexpr struct {
 };
 
 }  // namespace
+
+channel::Config* ConfigOf(VMBCHANNEL channel, Kind kind) {
+  if (channel == nullptr) return nullptr;
+  if (KMCL_VERIFIER_ON && !verifier::IsChannel(channel, "An Init function", nullptr)) return nullptr;
+  ChannelObject& object = ChannelObject::From(channel);
+  if (kind != Kind::kEither && (kind == Kind::kServer) != object.is_server()) {
+    if (KMCL_VERIFIER_ON) verifier::OutsideInitWindow(channel, true);
+    return nullptr;
+  }
+  channel::Config* const config = object.engine().config_in_init_window();
+  if (KMCL_VERIFIER_ON && config == nullptr) verifier::OutsideInitWindow(channel, false);
+  return config;
+}
+
 }  // namespace kmcl::api
 
 using namespace kmcl;
@@ -85,6 +82,7 @@ NTSTATUS VmbChannelInitSetProcessPacketCallbacks(
   ChannelObject& object = ChannelObject::From(Channel);
   object.process_packet = ProcessPacketCallback;
   object.processing_complete = ProcessingCompleteCallback;
+  object.processing_complete_ex = nullptr;
   return STATUS_SUCCESS;
 }
 

@@ -18,9 +18,9 @@ constexpr std::uint32_t kMostIdlePackets = 256;  // in a busy channel's lookasid
 constexpr std::size_t kPacketAlignment = 16;
 static_assert(alignof(Packet) <= kPacketAlignment && sizeof(Packet) % kPacketAlignment == 0);
 
-constexpr std::uint32_t RoundUp8(std::uint32_t bytes) { return (bytes + 7) & ~std::uint32_t{7}; }
-constexpr std::uint32_t RoundUp16(std::uint32_t bytes) {
-  return (bytes + 15) & ~std::uint32_t{15};
+// `unit` is a power of two.
+constexpr std::uint32_t RoundUp(std::uint32_t bytes, std::uint32_t unit) {
+  return (bytes + unit - 1) & ~(unit - 1);
 }
 
 // A packet sets aside at most this much for the description of external data: what describes 1 MiB in
@@ -31,9 +31,9 @@ std::uint32_t ExternalRoom(const Config& config) {
   return std::min(ExternalHeaderBytes(config), kMostExternalRoom);
 }
 
-// Where a packet's inline context stands in its buffer.
-std::uint32_t InlineContextOffset(const Config& config) {
-  return RoundUp16(RoundUp8(config.maximum_packet_bytes) + ExternalRoom(config));
+// Where a packet's inline context stands in its buffer, at a multiple of `unit`.
+std::uint32_t InlineContextOffset(const Config& config, std::uint32_t unit) {
+  return RoundUp(RoundUp(config.maximum_packet_bytes, 8) + ExternalRoom(config), unit);
 }
 
 // Data pages of a ring that holds `packets` of the largest packets of a channel.
@@ -77,7 +77,7 @@ std::uint32_t ExternalHeaderBytes(const Config& config) {
       std::min(config.maximum_external_chain, config.maximum_external_bytes);
   const std::uint64_t pages = config.maximum_external_bytes / wire::kPageBytes + 2 * pieces;
   const std::uint32_t body = wire::kMaximumPacketBytes - wire::kPacketDescriptorBytes;
-  const std::uint32_t most = body - std::min(body, RoundUp8(config.maximum_packet_bytes));
+  const std::uint32_t most = body - std::min(body, RoundUp(config.maximum_packet_bytes, 8));
   return static_cast<std::uint32_t>(
       std::min<std::uint64_t>(wire::GpaDirectWriter::Bytes(pieces, pages), most));
 }
@@ -386,8 +386,10 @@ void Channel::OnConnectFailed(Error error) {
 
 // [Packet | payload | description of external data | inline context]
 std::uint32_t Channel::packet_object_bytes() const {
-  return static_cast<std::uint32_t>(sizeof(Packet)) + InlineContextOffset(config_) +
-         RoundUp16(config_.inline_context_bytes);
+  const std::uint32_t inline_bytes = config_.inline_context_bytes;
+  return static_cast<std::uint32_t>(sizeof(Packet)) +
+         (inline_bytes == 0 ? InlineContextOffset(config_, 8)
+                            : InlineContextOffset(config_, 16) + RoundUp(inline_bytes, 16));
 }
 
 Packet* Channel::InitializePacket(void* memory) {
@@ -399,7 +401,7 @@ Packet* Channel::InitializePacket(void* memory) {
   packet->in_caller_memory = true;
   if (config_.inline_context_bytes != 0) {
     packet->inline_context_bytes = config_.inline_context_bytes;
-    packet->inline_context = packet->buffer() + InlineContextOffset(config_);
+    packet->inline_context = packet->buffer() + InlineContextOffset(config_, 16);
     std::memset(packet->inline_context, 0, packet->inline_context_bytes);
   }
   return packet;

@@ -144,6 +144,8 @@ class Channel {
   }
   void SetQuota(std::uint32_t quota) { receiver_.SetQuota(quota); }
   void SetPassive(bool required) { receiver_.SetPassive(required); }
+  // Of a processor, in percent, for packet callbacks at dispatch level.
+  void SetDispatchShare(std::uint32_t percent) { receiver_.SetDispatchShare(percent); }
 
   Counters counters() const;
 

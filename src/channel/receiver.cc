@@ -119,7 +119,8 @@ Turn Receiver::Deliver(Level level, std::uint32_t spins, std::optional<Error>& b
 }
 
 bool Receiver::WantsPassive() const {
-  return deferred_ != nullptr || passive_required_.load(std::memory_order_relaxed);
+  return over_budget_ || deferred_ != nullptr ||
+         passive_required_.load(std::memory_order_relaxed);
 }
 
 Turn Receiver::DeliverLoop(Level level, std::uint32_t spins, std::optional<Error>& broken) {
@@ -127,6 +128,9 @@ Turn Receiver::DeliverLoop(Level level, std::uint32_t spins, std::optional<Error
   // quota does not (KMCL reference 6.6).
   if (blocked_.load(std::memory_order_seq_cst)) return Turn::kStopped;
   if (std::exchange(unmasked_, false)) ring_->Mask();
+  const std::uint32_t share = dispatch_share_.load(std::memory_order_relaxed);
+  const bool is_limited = level == Level::kDispatch && share != 100;
+  over_budget_ = is_limited && budget_.Begin(share);
   for (int budget = kTurnPackets; budget > 0; --budget) {
     if (!enabled_.load(std::memory_order_relaxed)) {
       EndBatch();
@@ -137,6 +141,7 @@ Turn Receiver::DeliverLoop(Level level, std::uint32_t spins, std::optional<Error
     switch (step) {
       case Step::kDelivered:
         if (ring_->release_due()) RingIfNeeded(ring_->Release());
+        if (is_limited) over_budget_ = budget_.Charge();
         continue;
       case Step::kStop:
         EndBatch();

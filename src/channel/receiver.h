@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 
+#include "channel/dispatch_budget.h"
 #include "channel/handler.h"
 #include "channel/incoming_pool.h"
 #include "channel/packet.h"
@@ -85,6 +86,10 @@ class Receiver {
 
   void SetQuota(std::uint32_t quota) { quota_.store(quota, std::memory_order_relaxed); }
   void SetPassive(bool required) { passive_required_.store(required, std::memory_order_relaxed); }
+  // Of a processor, in percent, for deliveries at dispatch level; what exceeds it is passive.
+  void SetDispatchShare(std::uint32_t percent) {
+    dispatch_share_.store(percent, std::memory_order_relaxed);
+  }
 
   // Save and restore, while the queue is stopped. The packet that is to be delivered first, or
   // nullptr; and whether the queue has failed.
@@ -149,11 +154,14 @@ class Receiver {
   std::uint32_t batch_ = 0;
   bool failed_ = false;
   bool unmasked_ = false;  // the peer rings for new packets
+  DispatchBudget budget_;  // used only while a share is set
+  bool over_budget_ = false;
 
   // Set by anyone, read on the packet path.
   std::atomic<bool> fail_requested_{false};
   std::atomic<bool> enabled_{false};
   std::atomic<bool> passive_required_{false};
+  std::atomic<std::uint32_t> dispatch_share_{100};
   std::atomic<std::uint32_t> quota_{UINT32_MAX};
   // Against the quota. A handshake with CountRetired, a store followed by a load on both sides
   // (seq_cst): blocked_ then outstanding_ here, outstanding_ then blocked_ there.

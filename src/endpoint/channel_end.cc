@@ -11,6 +11,32 @@ ChannelEnd::ChannelEnd(channel::Side side, channel::Handler& handler, PassivePoo
       state_(pool, [this] { RunState(); }),
       passive_(pool, [this] { engine_.DeliverPassive(); }) {}
 
+void ChannelEnd::SetPrimary(ChannelEnd& primary) {
+  if (primary_.get() == &primary) return;
+  {
+    MutexLock lock(primary.family_mutex_);
+    std::erase_if(primary.subchannels_, [](const auto& each) {
+      const auto sub = each.lock();
+      return sub == nullptr || sub->is_retired();
+    });
+    primary.subchannels_.push_back(weak_from_this());
+    subchannel_index_ = ++primary.last_subchannel_;
+  }
+  primary_ = primary.shared_from_this();
+}
+
+std::vector<std::shared_ptr<ChannelEnd>> ChannelEnd::Subchannels() const {
+  std::vector<std::shared_ptr<ChannelEnd>> subchannels;
+  MutexLock lock(family_mutex_);
+  for (const auto& each : subchannels_) {
+    auto sub = each.lock();
+    if (sub != nullptr && !sub->is_retired() && sub->primary_.get() == this) {
+      subchannels.push_back(std::move(sub));
+    }
+  }
+  return subchannels;
+}
+
 void ChannelEnd::RequestDispatch() {
   Dispatcher* const dispatcher = dispatcher_.load(std::memory_order_acquire);
   if (dispatcher != nullptr) dispatcher->Kick(*this);

@@ -7,9 +7,11 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "channel/channel.h"
 #include "endpoint/passive_pool.h"
+#include "mutex.h"
 #include "result.h"
 #include "transport/link.h"
 #include "wire/ids.h"
@@ -24,6 +26,13 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
   ~ChannelEnd() override = default;
 
   channel::Channel& engine() { return engine_; }
+
+  // In the Init window. Makes this end a sub-channel of `primary`, an end of the same endpoint that is
+  // no sub-channel itself; a later call replaces an earlier one.
+  void SetPrimary(ChannelEnd& primary) KMCL_EXCLUDES(family_mutex_);
+  bool is_subchannel() const { return primary_ != nullptr; }
+  // Those that have not been cleaned up.
+  std::vector<std::shared_ptr<ChannelEnd>> Subchannels() const KMCL_EXCLUDES(family_mutex_);
 
   // Puts the channel on the bus. kNotDisabled, kNotConfigured, kNoBus, kOfferDuplicate, ...; after a
   // failure the channel is disabled as before, and the Init window as it was.
@@ -42,6 +51,9 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
   void RequestState() final;
 
  protected:
+  ChannelEnd* primary() const { return primary_.get(); }
+  std::uint16_t subchannel_index() const { return subchannel_index_; }
+
   // Carries out what the engine wants the bus to know, on a passive thread; may wait for the bus.
   virtual void CarryOut(channel::BusRequest request) = 0;
 
@@ -57,6 +69,13 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
   void RunState();
 
   channel::Channel engine_;
+  // Written in the Init window.
+  std::shared_ptr<ChannelEnd> primary_;
+  std::uint16_t subchannel_index_ = 0;
+  mutable Mutex family_mutex_;
+  std::vector<std::weak_ptr<ChannelEnd>> subchannels_ KMCL_GUARDED_BY(family_mutex_);
+  std::uint16_t last_subchannel_ KMCL_GUARDED_BY(family_mutex_) = 0;
+
   Strand state_;
   Strand passive_;
 

@@ -236,24 +236,66 @@ ClientChannel* Client::BoundTo(wire::ChannelId id) {
 
 void Client::BindWaiting() {
   if (gone_) return;
-  for (auto& [id, standing] : offers_) {
-    if (standing.rescinded || standing.bound != nullptr) continue;
-    const auto found = std::find_if(waiting_.begin(), waiting_.end(), [&](const auto& channel) {
-      return Matches(channel->setup_, standing.offer);
-    });
-    if (found == waiting_.end()) continue;
-    const auto channel = *found;
-    waiting_.erase(found);
-    Bind(standing, channel);
+  for (auto next = waiting_.begin(); next != waiting_.end();) {
+    const auto offer = FindOffer(**next);
+    if (offer == offers_.end()) {
+      ++next;
+      continue;
+    }
+    const auto channel = *next;
+    next = waiting_.erase(next);
+    Bind(offer->second, channel);
   }
+}
+
+std::map<wire::ChannelId, Client::StandingOffer>::iterator Client::FindOffer(
+    const ClientChannel& channel) {
+  const auto is_free = [](const StandingOffer& each) {
+    return !each.rescinded && each.bound == nullptr;
+  };
+  if (!channel.is_subchannel()) {
+    return std::ranges::find_if(offers_, [&](const auto& each) {
+      return is_free(each.second) && Matches(channel.setup_, each.second.offer);
+    });
+  }
+  const auto& primary = static_cast<const ClientChannel&>(*channel.primary());
+  auto lowest = offers_.end();
+  if (primary.stage_ != ClientChannel::Stage::kOpen || primary.leaving_) return lowest;
+  const bus::OfferKey wanted = offers_.at(*primary.id_).offer.parameters.key;
+  for (auto each = offers_.begin(); each != offers_.end(); ++each) {
+    const bus::OfferKey& key = each->second.offer.parameters.key;
+    if (!is_free(each->second) || key.IsPrimary() || key.Primary() != wanted) continue;
+    if (lowest == offers_.end() ||
+        key.subchannel_index < lowest->second.offer.parameters.key.subchannel_index) {
+      lowest = each;
+    }
+  }
+  return lowest;
+}
+
+bool Client::IsPrimaryLeaving(const ClientChannel& channel) {
+  return channel.is_subchannel() && static_cast<const ClientChannel&>(*channel.primary()).leaving_;
+}
+
+void Client::CloseSubchannels(ClientChannel& primary) {
+  bus_->Call([&] {
+    primary.leaving_ = true;
+    for (const auto& each : primary.Subchannels()) {
+      // One that is on its way there finds out when its answer comes.
+      auto& channel = static_cast<ClientChannel&>(*each);
+      if (channel.stage_ == ClientChannel::Stage::kOpen) channel.engine().OnClose();
+    }
+  });
 }
 
 void Client::Bind(StandingOffer& standing, const std::shared_ptr<ClientChannel>& channel) {
   standing.bound = channel;
   channel->id_ = standing.offer.channel;
   channel->close_said_ = false;
+  channel->leaving_ = false;
   channel->SetBinding({.instance = standing.offer.parameters.key.instance,
-                       .mmio_megabytes = standing.offer.parameters.mmio_megabytes});
+                       .mmio_megabytes = standing.offer.parameters.mmio_megabytes,
+                       .bound = true});
   // A pipe and a channel that is none would not understand each other (KMCL reference 12.56).
   const bool offered_as_pipe =
       (standing.offer.parameters.flags & wire::kOfferNamedPipeMode) != 0;
@@ -297,7 +339,9 @@ void Client::Do(bus::client::GpadlResult& action) {
 
 // The control pages are ready, and bells have somewhere to go, before the server hears of the rings.
 Result<void> Client::OpenChannel(ClientChannel& channel) {
-  if (channel.release_wanted_) return std::unexpected(Error::kDeviceRemoved);
+  if (channel.release_wanted_ || IsPrimaryLeaving(channel)) {
+    return std::unexpected(Error::kDeviceRemoved);
+  }
   channel.bell_ = std::make_shared<SwitchedBell>(link_, *channel.id_);
   const auto server_inbox =
       wire::ProcessorIndex{static_cast<std::uint32_t>(*channel.id_) % link_->bell_count()};
@@ -308,7 +352,7 @@ Result<void> Client::OpenChannel(ClientChannel& channel) {
     return attached;
   }
   const std::uint32_t processor =
-      next_processor_++ % static_cast<std::uint32_t>(dispatchers_.size());
+      channel.setup_.processor ? *channel.setup_.processor : next_processor_++ % processor_count();
   channel.BeginDispatch(*dispatchers_[processor], link_, processor, *channel.id_);
   channel.stage_ = ClientChannel::Stage::kOpening;
   auto actions = machine_.OnOpen(*channel.id_, {.ring = *channel.ring_gpadl_,
@@ -329,14 +373,17 @@ void Client::Do(bus::client::OpenResult& action) {
     return;
   }
   channel->stage_ = ClientChannel::Stage::kOpen;
-  if (channel->release_wanted_) {
-    // Disabled while the server was being asked; the engine has not heard of it.
+  if (channel->release_wanted_ || IsPrimaryLeaving(*channel)) {
+    // Disabled, or left by its primary, while the server was being asked; the engine has not heard of it.
+    channel->wait_again_ = !channel->release_wanted_;
     channel->engine().DetachRings();
     channel->EndDispatch();
-    Continue(*channel);
+    TearDown(*channel);
     return;
   }
   channel->engine().OnOpen();
+  // Its sub-channels may bind now.
+  bus_->Post([this] { BindWaiting(); });
 }
 
 void Client::FailOpen(ClientChannel& channel, Error error) {
@@ -345,8 +392,9 @@ void Client::FailOpen(ClientChannel& channel, Error error) {
     channel.EndDispatch();
   }
   // A rescinded offer is not a failure: the next one may come (C10). A lost connection is.
+  // Nor is it the sub-channel's if its primary leaves.
   const bool rescinded = offers_.at(*channel.id_).rescinded;
-  channel.wait_again_ = rescinded && !gone_;
+  channel.wait_again_ = (rescinded || IsPrimaryLeaving(channel)) && !gone_;
   channel.close_said_ = true;  // the server does not have it open
   TearDown(channel);
   if (!channel.wait_again_ && !channel.release_wanted_) {
@@ -409,6 +457,7 @@ void Client::Do(bus::client::GpadlTornDown& action) {
 
 void Client::Unbind(ClientChannel& channel) {
   const wire::ChannelId id = *std::exchange(channel.id_, std::nullopt);
+  channel.SetUnbound();
   channel.ring_gpadl_.reset();
   if (channel.pages_.count != 0) link_->FreePages(std::exchange(channel.pages_, {}));
   const auto found = offers_.find(id);

@@ -75,6 +75,10 @@ class Client {
   std::optional<wire::PageNumber> PageOf(const void* address) const {
     return link_->PageOf(address);
   }
+  // The primary leaves: closes its sub-channels that are bound, and binds no others.
+  void CloseSubchannels(ClientChannel& primary);
+  // Dispatch threads, and so processors that the server may interrupt.
+  std::uint32_t processor_count() const { return options_.dispatch_threads; }
 
  private:
   struct StandingOffer {
@@ -109,6 +113,9 @@ class Client {
 
   ClientChannel* BoundTo(wire::ChannelId id);
   void BindWaiting();
+  // The free offer that the channel wants, or the end.
+  std::map<wire::ChannelId, StandingOffer>::iterator FindOffer(const ClientChannel& channel);
+  static bool IsPrimaryLeaving(const ClientChannel& channel);
   void Bind(StandingOffer& offer, const std::shared_ptr<ClientChannel>& channel);
   [[nodiscard]] Result<void> DescribeRings(ClientChannel& channel);
   [[nodiscard]] Result<void> OpenChannel(ClientChannel& channel);

@@ -10,11 +10,11 @@ ClientChannel::ClientChannel(Client& client, channel::Handler& handler, PassiveP
     : ChannelEnd(channel::Side::kClient, handler, pool), client_(client) {}
 
 Result<void> ClientChannel::Enable() {
-  if (!setup_.interface_type) {
+  if (primary() != nullptr ? primary()->engine().is_disabled() : !setup_.interface_type) {
     return std::unexpected(engine().is_disabled() ? Error::kNotConfigured : Error::kNotDisabled);
   }
   if (auto enabled = engine().Enable(); !enabled) return enabled;
-  SetBinding({.instance = setup_.instance.value_or(wire::Guid{}), .mmio_megabytes = 0});
+  SetBinding({.instance = setup_.instance.value_or(wire::Guid{})});
   const auto self = std::static_pointer_cast<ClientChannel>(shared_from_this());
   Result<void> added = std::unexpected(Error::kOutOfMemory);
   try {
@@ -34,6 +34,7 @@ void ClientChannel::CarryOut(channel::BusRequest request) {
     case channel::BusRequest::kAcceptOpen:
       return;  // the server has opened long ago
     case channel::BusRequest::kSayClose:
+      CloseSubchannels();
       client_.SayClose(*this);
       return;
     case channel::BusRequest::kRejectOpen:
@@ -41,6 +42,7 @@ void ClientChannel::CarryOut(channel::BusRequest request) {
     case channel::BusRequest::kLeave:
       break;
   }
+  CloseSubchannels();
   EndDispatch();
   client_.Release(*this);
   MutexLock lock(mutex_);
@@ -92,6 +94,25 @@ ClientChannel::Gpadls ClientChannel::gpadls() const {
 }
 
 const std::shared_ptr<transport::ClientLink>& ClientChannel::link() const { return client_.link(); }
+
+void ClientChannel::CloseSubchannels() {
+  if (is_subchannel()) return;
+  const auto subchannels = Subchannels();
+  if (subchannels.empty()) return;
+  client_.CloseSubchannels(*this);
+  for (const auto& each : subchannels) static_cast<ClientChannel&>(*each).AwaitUnbound();
+}
+
+void ClientChannel::AwaitUnbound() {
+  MutexLock lock(mutex_);
+  while (binding_.bound) changed_.Wait(mutex_);
+}
+
+void ClientChannel::SetUnbound() {
+  MutexLock lock(mutex_);
+  binding_.bound = false;
+  changed_.NotifyAll();
+}
 
 ClientChannel::Binding ClientChannel::binding() const {
   MutexLock lock(mutex_);

@@ -29,6 +29,7 @@ class ClientChannel final : public ChannelEnd {
     std::optional<wire::Guid> instance;  // any, if not set
     std::uint32_t incoming_pages = 0;    // 0: a default
     std::uint32_t outgoing_pages = 0;
+    std::optional<std::uint32_t> processor;  // the dispatch thread; in turn, if not set
   };
   Setup& setup() { return setup_; }
 
@@ -39,10 +40,11 @@ class ClientChannel final : public ChannelEnd {
   const std::shared_ptr<transport::ClientLink>& link() const;
   Transfers& transfers() { return transfers_; }
 
-  // What the bound offer says. The instance is what was set, or zero, while no offer is bound.
+  // What the bound offer says, or said. The instance is what was set, or zero, before there was one.
   struct Binding {
     wire::Guid instance;
     std::uint16_t mmio_megabytes = 0;
+    bool bound = false;
   };
   Binding binding() const KMCL_EXCLUDES(mutex_);
 
@@ -77,10 +79,14 @@ class ClientChannel final : public ChannelEnd {
 
   void CarryOut(channel::BusRequest request) override;
   void SetBinding(const Binding& binding) KMCL_EXCLUDES(mutex_);
+  void SetUnbound() KMCL_EXCLUDES(mutex_);
   void SetOffBus(bool off_bus) KMCL_EXCLUDES(mutex_);
   void SetGpadl(wire::GpadlId gpadl, GpadlStage stage) KMCL_EXCLUDES(mutex_);
   void ForgetGpadl(wire::GpadlId gpadl) KMCL_EXCLUDES(mutex_);
   Gpadls gpadls() const KMCL_EXCLUDES(mutex_);
+  // Sub-channels close before their primary does.
+  void CloseSubchannels();
+  void AwaitUnbound() KMCL_EXCLUDES(mutex_);
 
   Client& client_;
   Transfers transfers_;
@@ -90,6 +96,7 @@ class ClientChannel final : public ChannelEnd {
   Stage stage_ = Stage::kNone;
   bool release_wanted_ = false;  // the engine is done with the bus
   bool close_said_ = false;
+  bool leaving_ = false;     // its sub-channels close, and none binds any more
   bool wait_again_ = false;  // for another offer, once this one is let go of
   std::optional<wire::ChannelId> id_;  // of the bound offer
   std::optional<wire::GpadlId> ring_gpadl_;

@@ -10,6 +10,14 @@ ServerChannel::ServerChannel(channel::Handler& handler, PassivePool& pool)
     : ChannelEnd(channel::Side::kServer, handler, pool) {}
 
 Result<void> ServerChannel::Enable() {
+  if (primary() != nullptr && engine().is_disabled()) {
+    if (primary()->engine().is_disabled()) return std::unexpected(Error::kNotConfigured);
+    const auto& setup = static_cast<ServerChannel&>(*primary()).setup_;
+    setup_.offer.key = setup.offer.key;
+    setup_.offer.key.subchannel_index = subchannel_index();
+    setup_.has_offer = true;
+    setup_.partition = setup.partition;
+  }
   if (!setup_.has_offer || setup_.partition == nullptr) {
     return std::unexpected(engine().is_disabled() ? Error::kNotConfigured : Error::kNotDisabled);
   }
@@ -26,13 +34,20 @@ Result<void> ServerChannel::Enable() {
   } else {
     engine().UndoEnable();
   }
+  // Its primary has left meanwhile.
+  if (!offered && offered.error() == Error::kOfferWithoutPrimary) {
+    return std::unexpected(Error::kNotConfigured);
+  }
   return offered;
 }
 
 channel::ChannelName ServerChannel::name() const {
-  return {.interface_type = setup_.offer.key.interface_type,
-          .instance = setup_.offer.key.instance,
-          .subchannel_index = setup_.offer.key.subchannel_index};
+  const bus::OfferKey& key = primary() == nullptr
+                                 ? setup_.offer.key
+                                 : static_cast<ServerChannel&>(*primary()).setup_.offer.key;
+  return {.interface_type = key.interface_type,
+          .instance = key.instance,
+          .subchannel_index = subchannel_index()};
 }
 
 std::expected<channel::Channel::Restored, channel::SaveFailure> ServerChannel::Restore(
