@@ -55,6 +55,11 @@ typedef struct KMCL_ENDPOINT_OPTIONS {
      * here or later; they never open again. */
     VOID (*PartitionGone)(PVOID Context, KMCL_SERVER Server, HANDLE Partition);
 
+    /* Server: TRUE gives channels no monitors (VmbChannelSetInterruptLatency), for clients that
+     * would rely on them without saying at which pace they are to be looked at, as operating
+     * systems do. Default FALSE. */
+    BOOLEAN NoMonitors;
+
     /* Client only. */
     UINT64 MaximumDonatedMemory; /* bytes of memory that rings may take; default 4 GiB */
     ULONG MaximumVersion;        /* highest protocol version to ask for, major << 16 | minor;

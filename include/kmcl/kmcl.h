@@ -284,9 +284,12 @@ VOID VmbChannelGetInterfaceInstance(_In_ VMBCHANNEL Channel, _Out_ LPGUID Interf
 VOID VmbChannelGetMmioSpace(_In_ VMBCHANNEL Channel, _Out_ UINT64 *MmioAddress,
                             _Out_ UINT64 *MmioSize);
 
-/* Client, while open (from EvtVmbChannelOpened to EvtVmbChannelClosed): the latency that monitored
- * bells may have, in units of 100 ns. In this version the value is only kept. *OriginalLatency
- * receives the one before, on success. PASSIVE_LEVEL.
+/* Client, while open (from EvtVmbChannelOpened to EvtVmbChannelClosed): how late the server may
+ * notice what was sent, in units of 100 ns. 0, the default after each open: it is rung, which costs a
+ * system call when it sleeps. Otherwise a bit in a shared page is set instead (VMBus reference 3.8),
+ * and the server looks at it at that pace, at most every 50 us, which costs it time as long as the
+ * channel is open. A channel whose offer has no monitor rings at once in any case.
+ * *OriginalLatency receives the value before, on success. PASSIVE_LEVEL.
  *   STATUS_SUCCESS
  *   STATUS_INVALID_PARAMETER_1   Channel is NULL or a server's.
  *   STATUS_INVALID_PARAMETER_3   OriginalLatency is NULL.

@@ -160,8 +160,8 @@ NTSTATUS VmbClientChannelInitSetTargetProcessorIndex(_In_ VMBCHANNEL Channel,
  * server its partition, as they are when Channel is enabled: no other target need be set. A server's
  * sub-channels of a primary are numbered in the order of these calls.
  *   STATUS_SUCCESS
- *   STATUS_INVALID_PARAMETER_2  PrimaryChannel is NULL, Channel itself, a sub-channel, of another
- *                               device object or of the other end.
+ *   STATUS_INVALID_PARAMETER_2  PrimaryChannel is NULL, Channel itself, a sub-channel, or of another
+ *                               device object; or Channel has sub-channels.
  *   STATUS_INSUFFICIENT_RESOURCES  no memory.
  * VmbChannelEnable of a sub-channel: STATUS_INVALID_DEVICE_STATE when its primary is Disabled. */
 NTSTATUS VmbChannelInitSetPrimaryChannel(_In_ VMBCHANNEL Channel, _In_ VMBCHANNEL PrimaryChannel);

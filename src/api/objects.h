@@ -69,7 +69,6 @@ class ChannelObject : public channel::Handler {
   std::u16string friendly_name;
 
   std::atomic<PVOID> pointer{nullptr};
-  std::atomic<UINT16> interrupt_latency{0};
   std::atomic<ULONG> pending_forced{0};  // external data that is not there yet, so many times
 
   // Handler.

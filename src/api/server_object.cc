@@ -61,7 +61,8 @@ endpoint::ServerOptions ServerOptionsOf(const KMCL_ENDPOINT_OPTIONS& options,
           .dispatch_threads = options.DispatchThreads,
           .spin_us = options.SpinMicroseconds,
           .maximum_partitions = options.MaximumPartitions,
-          .maximum_partition_memory = options.MaximumPartitionMemory};
+          .maximum_partition_memory = options.MaximumPartitionMemory,
+          .monitors = options.NoMonitors == FALSE};
 }
 
 endpoint::Server::Events EventsOf(KMCL_SERVER_OBJECT& object) {

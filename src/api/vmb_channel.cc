@@ -147,7 +147,9 @@ NTSTATUS VmbChannelSetInterruptLatency(VMBCHANNEL Channel, UINT16 Latency,
   if (OriginalLatency == nullptr) return STATUS_INVALID_PARAMETER_3;
   ChannelObject& object = ChannelObject::From(Channel);
   if (!object.engine().is_open()) return STATUS_INVALID_DEVICE_STATE;
-  *OriginalLatency = object.interrupt_latency.exchange(Latency, std::memory_order_relaxed);
+  const auto before = object.client()->SetLatency(Latency);
+  if (!before) return StatusOf(before.error());
+  *OriginalLatency = *before;
   return STATUS_SUCCESS;
 }
 

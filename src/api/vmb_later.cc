@@ -117,7 +117,8 @@ NTSTATUS VmbChannelInitSetPrimaryChannel(VMBCHANNEL Channel, VMBCHANNEL PrimaryC
   if (PrimaryChannel == nullptr || PrimaryChannel == Channel) return STATUS_INVALID_PARAMETER_2;
   ChannelObject& object = ChannelObject::From(Channel);
   ChannelObject& primary = ChannelObject::From(PrimaryChannel);
-  if (primary.parent() != object.parent() || primary.end().is_subchannel()) {
+  if (primary.parent() != object.parent() || primary.end().is_subchannel() ||
+      !object.end().Subchannels().empty()) {
     return STATUS_INVALID_PARAMETER_2;
   }
   try {

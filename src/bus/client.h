@@ -32,6 +32,9 @@ struct ClientOptions {
   wire::Guid client_id;         // who we are, if features has kClientId
   wire::ProcessorIndex target_message_vp{};
   std::uint8_t vtl = 0;
+  // Addresses of pages of ours for monitors (VMBus reference 3.8): both or neither.
+  std::uint64_t parent_to_child_monitor_page = 0;
+  std::uint64_t child_to_parent_monitor_page = 0;
 
   friend bool operator==(const ClientOptions&, const ClientOptions&) = default;
 };

@@ -94,6 +94,8 @@ void Client::Event::Contact(wire::Version version, bool reconnect) {
   wire::InitiateContact message;
   message.version = version;
   message.target_message_vp = options.target_message_vp;
+  message.parent_to_child_monitor_page = options.parent_to_child_monitor_page;
+  message.child_to_parent_monitor_page = options.child_to_parent_monitor_page;
   if (wire::HasMessageConnectionId(version)) {
     const wire::FeatureFlags wanted =
         wire::HasFeatureFlags(version) ? options.features : wire::FeatureFlags{};

@@ -96,6 +96,11 @@ wire::Agreed Server::agreed() const {
   return {connected->version, connected->features};
 }
 
+std::uint64_t Server::monitor_page() const {
+  const auto* connected = std::get_if<server::connection_state::Connected>(&connection_);
+  return connected == nullptr ? 0 : connected->monitor_page;
+}
+
 bool Server::broken() const {
   return std::holds_alternative<connection_state::Broken>(connection_);
 }

@@ -18,9 +18,17 @@
 #include "bus/server_state.h"
 #include "result.h"
 #include "wire/ids.h"
+#include "wire/monitor_page.h"
 #include "wire/version.h"
 
 namespace kmcl::bus {
+
+// The monitor of a channel, where there are monitors: the first channels have one.
+constexpr std::optional<std::uint8_t> MonitorOf(wire::ChannelId channel) {
+  const auto number = static_cast<std::uint32_t>(channel);
+  if (number < 1 || number > wire::kMonitorCount) return std::nullopt;
+  return static_cast<std::uint8_t>(number - 1);
+}
 
 // What one client may have. Exceeding a limit is answered with the protocol's failure.
 struct ServerLimits {
@@ -37,6 +45,9 @@ struct ServerLimits {
   // monitor pages, because we have none.
   wire::FeatureFlags features = wire::Feature::kModifyConnection | wire::Feature::kClientId |
                                 wire::FeatureFlags(wire::Feature::kPauseResume);
+  // Monitors for channels of clients that give the pages. A client that then does not say how soon its
+  // bits are to be looked at would wait for ever, so only for clients of which that is known.
+  bool monitors = false;
   std::uint8_t vtl = 0;  // a client that names another one finds no server there
 
   friend bool operator==(const ServerLimits&, const ServerLimits&) = default;
@@ -100,6 +111,9 @@ class Server {
 
   // Without version unless connected.
   wire::Agreed agreed() const;
+  // The address of the page by which the client signals; 0 without one. Offers to it have the monitor
+  // MonitorOf(channel).
+  std::uint64_t monitor_page() const;
   bool broken() const;
   // After OnPeerGone, once Finished was said.
   bool finished() const;

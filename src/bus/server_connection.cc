@@ -114,7 +114,8 @@ void Server::Event::Contact(const wire::InitiateContact& request) {
                           .Without(wire::Feature::kServerSpecifiedMonitorPages);
   SendAside(response, {version, response.features});
   server_.connection_ =
-      connection_state::Connected{version, response.features, false, std::nullopt};
+      connection_state::Connected{version, response.features, false, std::nullopt,
+                                  limits.monitors ? request.child_to_parent_monitor_page : 0};
   actions_.push_back(server::VersionAgreed{
       version, response.features,
       response.features.Has(wire::Feature::kClientId) ? request.client_id : wire::Guid{}});
@@ -190,12 +191,12 @@ void Server::Event::On(const wire::Resume&) {
 // ---- The rest of what belongs to no channel
 
 void Server::Event::On(const wire::ModifyConnection& message) {
-  // There are no monitor ids (VMBus reference 3.8), so there is nothing to do with the pages.
-  const bool is_odd = HasOddMonitorPage(message);
+  // Without monitors there is nothing to do with the pages. With them they stay where they are.
+  const bool is_refused = HasOddMonitorPage(message) || connected()->monitor_page != 0;
   Send(wire::ModifyConnectionResponse{.connection_state =
-                                          is_odd ? wire::ConnectionState::kUnknownFailure
-                                                 : wire::ConnectionState::kSuccessful});
-  if (is_odd) Refuse(Error::kFieldOutOfRange);
+                                          is_refused ? wire::ConnectionState::kUnknownFailure
+                                                     : wire::ConnectionState::kSuccessful});
+  if (is_refused) Refuse(Error::kFieldOutOfRange);
 }
 
 void Server::Event::On(const wire::TlConnectRequest& message) {

@@ -86,8 +86,8 @@ void Fields(A& archive, connection_state::Pause& state) {
 }
 template <typename A>
 void Fields(A& archive, connection_state::Connected& state) {
-  auto& [version, features, requested, pause] = state;
-  archive(version, features, requested, pause);
+  auto& [version, features, requested, pause, monitor_page] = state;
+  archive(version, features, requested, pause, monitor_page);
 }
 template <typename A>
 void Fields(A& archive, connection_state::ThenUnloadComplete& state) {

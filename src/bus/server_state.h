@@ -148,6 +148,7 @@ struct Connected {
   wire::FeatureFlags features;
   bool offers_requested = false;
   std::optional<Pause> pause;
+  std::uint64_t monitor_page = 0;  // client to server, an address; 0: offers have no monitors
   friend bool operator==(const Connected&, const Connected&) = default;
 };
 

@@ -60,12 +60,12 @@ void ChannelEnd::RunState() {
 }
 
 void ChannelEnd::BeginDispatch(Dispatcher& dispatcher, std::shared_ptr<transport::Link> link,
-                               std::uint32_t inbox, wire::ChannelId id) {
+                               std::uint32_t inbox, wire::ChannelId id, Monitor monitor) {
   link_ = std::move(link);
   inbox_ = inbox;
   id_ = id;
   dispatcher_.store(&dispatcher, std::memory_order_seq_cst);
-  dispatcher.AddChannel(*link_, inbox_, id_, shared_from_this());
+  dispatcher.AddChannel(*link_, inbox_, id_, shared_from_this(), std::move(monitor));
 }
 
 void ChannelEnd::EndDispatch() {

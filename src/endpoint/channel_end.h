@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "channel/channel.h"
+#include "endpoint/monitor_page.h"
 #include "endpoint/passive_pool.h"
 #include "mutex.h"
 #include "result.h"
@@ -57,10 +58,10 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
   // Carries out what the engine wants the bus to know, on a passive thread; may wait for the bus.
   virtual void CarryOut(channel::BusRequest request) = 0;
 
-  // Which thread dispatches this channel, from before it is open until its rings are gone. Both are
+  // Which thread dispatches this channel, and watches its monitor if it has one, from before it is open until its rings are gone. Both are
   // called by the end that owns the bus; EndDispatch returns once no dispatch turn runs any more.
   void BeginDispatch(Dispatcher& dispatcher, std::shared_ptr<transport::Link> link,
-                     std::uint32_t inbox, wire::ChannelId id);
+                     std::uint32_t inbox, wire::ChannelId id, Monitor monitor = {});
   void EndDispatch();
 
  private:

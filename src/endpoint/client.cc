@@ -52,6 +52,9 @@ Result<void> Client::Start() {
   if (!bus) return std::unexpected(bus.error());
   bus_ = std::move(*bus);
 
+  const auto monitor_pages = MakeMonitorPages();
+  if (!monitor_pages) return std::unexpected(monitor_pages.error());
+
   Result<void> result;
   bus_->Call([&] {
     port_ = std::make_unique<MessagePort>(
@@ -66,6 +69,9 @@ Result<void> Client::Start() {
     if (!result) return;
     bus::ClientOptions wanted;
     wanted.newest = options_.newest;
+    wanted.parent_to_child_monitor_page = std::to_underlying(*monitor_pages) * wire::kPageBytes;
+    wanted.child_to_parent_monitor_page =
+        (std::to_underlying(*monitor_pages) + 1) * wire::kPageBytes;
     auto actions = machine_.OnConnect(wanted);
     if (!actions) {
       result = std::unexpected(actions.error());
@@ -74,6 +80,16 @@ Result<void> Client::Start() {
     Apply(std::move(*actions));
   });
   return result;
+}
+
+Result<wire::PageNumber> Client::MakeMonitorPages() {
+  const auto pages = link_->AllocatePages(2);
+  if (!pages) return std::unexpected(pages.error());
+  const wire::PageNumber ours{std::to_underlying(pages->first) + 1};
+  auto mapping = link_->Map({&ours, 1});
+  if (!mapping) return std::unexpected(mapping.error());
+  monitor_page_ = std::make_shared<MonitorPage>(std::move(*mapping));
+  return pages->first;
 }
 
 Result<void> Client::AwaitOffers() {
@@ -191,6 +207,22 @@ void Client::SayClose(ClientChannel& channel) {
     channel.close_said_ = true;
     if (auto actions = machine_.OnClose(*channel.id_)) Apply(std::move(*actions));
   });
+}
+
+Result<std::uint16_t> Client::SetLatency(ClientChannel& channel, std::uint16_t latency) {
+  Result<std::uint16_t> before;
+  bus_->Call([&] {
+    if (channel.stage_ != ClientChannel::Stage::kOpen) {
+      before = std::unexpected(Error::kChannelState);
+      return;
+    }
+    before = std::exchange(channel.latency_, latency);
+    // A channel without a monitor rings at once, which is within any latency.
+    if (channel.monitor_ && *before != latency) {
+      channel.bell_->UseMonitor(channel.monitor_, latency);
+    }
+  });
+  return before;
 }
 
 void Client::Release(ClientChannel& channel) {
@@ -343,6 +375,12 @@ Result<void> Client::OpenChannel(ClientChannel& channel) {
     return std::unexpected(Error::kDeviceRemoved);
   }
   channel.bell_ = std::make_shared<SwitchedBell>(link_, *channel.id_);
+  channel.latency_ = 0;
+  channel.monitor_ = {};
+  const bus::Offer& offer = offers_.at(*channel.id_).offer;
+  if (offer.monitor_allocated && offer.monitor_id < wire::kMonitorCount) {
+    channel.monitor_ = {.page = monitor_page_, .id = offer.monitor_id};
+  }
   const auto server_inbox =
       wire::ProcessorIndex{static_cast<std::uint32_t>(*channel.id_) % link_->bell_count()};
   if (auto target = channel.bell_->Switch(server_inbox); !target) return target;
@@ -427,6 +465,9 @@ void Client::TearDown(ClientChannel& channel) {
   const wire::ChannelId id = *channel.id_;
   if (!std::exchange(channel.close_said_, true)) {
     if (auto actions = machine_.OnClose(id)) Apply(std::move(*actions));
+  }
+  if (channel.monitor_ && std::exchange(channel.latency_, 0) != 0) {
+    channel.monitor_.page->SetLatency(channel.monitor_.id, 0);
   }
   channel.rings_ = {};
   channel.bell_.reset();

@@ -77,6 +77,9 @@ class Client {
   }
   // The primary leaves: closes its sub-channels that are bound, and binds no others.
   void CloseSubchannels(ClientChannel& primary);
+  // In units of 100 ns: how late the server may notice what the channel sends; 0: it is rung. Gives the
+  // value before; kChannelState: not open.
+  [[nodiscard]] Result<std::uint16_t> SetLatency(ClientChannel& channel, std::uint16_t latency);
   // Dispatch threads, and so processors that the server may interrupt.
   std::uint32_t processor_count() const { return options_.dispatch_threads; }
 
@@ -89,6 +92,8 @@ class Client {
 
   explicit Client(const ClientOptions& options) : options_(options) {}
   [[nodiscard]] Result<void> Start();
+  // Where the pages for monitors are, parent to child first.
+  [[nodiscard]] Result<wire::PageNumber> MakeMonitorPages();
   [[nodiscard]] Result<void> AwaitOffers() KMCL_EXCLUDES(mutex_);
   void Leave();
   void DisableLeftovers();
@@ -138,6 +143,7 @@ class Client {
   std::unique_ptr<BusThread> bus_;
   std::unique_ptr<PassivePool> pool_;
   std::vector<std::unique_ptr<Dispatcher>> dispatchers_;
+  std::shared_ptr<MonitorPage> monitor_page_;
   std::atomic<bool> connected_{false};
   std::atomic<std::uint32_t> version_{0};
 

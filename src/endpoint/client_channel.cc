@@ -95,6 +95,10 @@ ClientChannel::Gpadls ClientChannel::gpadls() const {
 
 const std::shared_ptr<transport::ClientLink>& ClientChannel::link() const { return client_.link(); }
 
+Result<std::uint16_t> ClientChannel::SetLatency(std::uint16_t latency) {
+  return client_.SetLatency(*this, latency);
+}
+
 void ClientChannel::CloseSubchannels() {
   if (is_subchannel()) return;
   const auto subchannels = Subchannels();

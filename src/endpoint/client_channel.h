@@ -40,6 +40,9 @@ class ClientChannel final : public ChannelEnd {
   const std::shared_ptr<transport::ClientLink>& link() const;
   Transfers& transfers() { return transfers_; }
 
+  // As Client::SetLatency.
+  [[nodiscard]] Result<std::uint16_t> SetLatency(std::uint16_t latency);
+
   // What the bound offer says, or said. The instance is what was set, or zero, before there was one.
   struct Binding {
     wire::Guid instance;
@@ -104,6 +107,8 @@ class ClientChannel final : public ChannelEnd {
   std::uint32_t downstream_page_ = 0;
   transport::RingMapping rings_;
   std::shared_ptr<SwitchedBell> bell_;
+  Monitor monitor_;  // if the bound offer has one
+  std::uint16_t latency_ = 0;
 
   mutable Mutex mutex_;
   CondVar changed_;

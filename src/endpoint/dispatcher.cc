@@ -1,6 +1,7 @@
 #include "endpoint/dispatcher.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -24,7 +25,7 @@ constexpr std::size_t kInboxesPerRound = 4;
 // Rounds with ready channels between two tries of channels that wait for space unannounced.
 constexpr std::uint32_t kRoundsPerRetry = 64;
 // For peers that do not ring when they have freed space (no feature bit in their ring).
-constexpr int kBlockedPollMs = 1;
+constexpr std::int64_t kBlockedPollNs = 1'000'000;
 
 std::int64_t Now() {
   timespec now{};
@@ -111,22 +112,23 @@ void Dispatcher::ResumeInbox(transport::Link& link, std::uint32_t index) {
 }
 
 void Dispatcher::AddChannel(transport::Link& link, std::uint32_t index, wire::ChannelId id,
-                            std::shared_ptr<ChannelEnd> channel) {
+                            std::shared_ptr<ChannelEnd> channel, Monitor monitor) {
   MutexLock lock(mutex_);
   const auto found = inboxes_.find({&link, index});
   if (found == inboxes_.end()) return;  // the link is being taken down
-  found->second->channels[static_cast<std::uint32_t>(id)] = std::move(channel);
+  Inbox::Served& served = found->second->channels[static_cast<std::uint32_t>(id)];
+  served = {.channel = std::move(channel), .monitor = std::move(monitor)};
 }
 
 void Dispatcher::RemoveChannel(transport::Link& link, std::uint32_t index, wire::ChannelId id) {
-  std::shared_ptr<ChannelEnd> channel;  // let go of outside the lock
+  Inbox::Served served;  // let go of outside the lock
   MutexLock lock(mutex_);
   const auto found = inboxes_.find({&link, index});
   if (found == inboxes_.end()) return;
   auto& channels = found->second->channels;
   const auto entry = channels.find(static_cast<std::uint32_t>(id));
   if (entry == channels.end()) return;
-  channel = std::move(entry->second);
+  served = std::move(entry->second);
   channels.erase(entry);
 }
 
@@ -172,15 +174,65 @@ void Dispatcher::TakeBells(Inbox& inbox, const transport::ChannelSet& rung) {
                       static_cast<std::uint32_t>(std::countr_zero(bits));
       const auto found = inbox.channels.find(id);
       if (found == inbox.channels.end()) continue;  // no such channel here: a stray bell
-      found->second->engine().CountBell();
-      MakeReady(found->second);
+      const Inbox::Served& served = found->second;
+      served.channel->engine().CountBell();
+      MakeReady(served.channel);
+      if (served.monitor) WatchIfWanted(served);
     }
   }
 }
 
-void Dispatcher::WaitForBells(int timeout_ms) {
+void Dispatcher::WatchIfWanted(const Inbox::Served& served) {
+  if (served.monitor.page->latency(served.monitor.id) == 0) return;
+  const auto is_same = [&](const Watch& each) {
+    return each.channel == served.channel && each.monitor == served.monitor;
+  };
+  if (std::ranges::any_of(watches_, is_same)) return;
+  watches_.push_back({.channel = served.channel, .monitor = served.monitor});
+}
+
+void Dispatcher::LookAtMonitors() {
+  for (std::size_t i = 0; i < watches_.size();) {
+    if (LookAt(watches_[i])) {
+      ++i;
+    } else {
+      std::swap(watches_[i], watches_.back());
+      watches_.pop_back();
+    }
+  }
+}
+
+bool Dispatcher::LookAt(Watch& watch) {
+  if (watch.channel->dispatcher_.load(std::memory_order_relaxed) != this) return false;  // closed
+  const std::uint16_t latency = watch.monitor.page->latency(watch.monitor.id);
+  if (latency == 0) return false;  // a bell has come, or will
+  if (now_ns_ >= watch.next_look_ns) {
+    watch.next_look_ns = now_ns_ + MonitorPage::IntervalOf(latency).count();
+    if (watch.monitor.page->TakePending(watch.monitor.id)) MakeReady(watch.channel);
+  }
+  return true;
+}
+
+std::int64_t Dispatcher::SleepTime() const {
+  std::int64_t time = blocked_.empty() ? -1 : kBlockedPollNs;
+  if (watches_.empty()) return time;
+  for (const Watch& watch : watches_) {
+    const std::int64_t left = std::max<std::int64_t>(0, watch.next_look_ns - now_ns_);
+    if (time < 0 || left < time) time = left;
+  }
+  return time;
+}
+
+void Dispatcher::WaitForBells(std::int64_t timeout_ns) {
   epoll_event events[32];
-  const int count = epoll_wait(epoll_, events, 32, timeout_ms);
+  if (timeout_ns > 0) {
+    // epoll_wait counts in milliseconds.
+    pollfd any{.fd = epoll_, .events = POLLIN, .revents = 0};
+    const timespec timeout{.tv_sec = timeout_ns / 1'000'000'000,
+                           .tv_nsec = timeout_ns % 1'000'000'000};
+    if (ppoll(&any, 1, &timeout, nullptr) == 0) return;
+  }
+  const int count = epoll_wait(epoll_, events, 32, timeout_ns < 0 ? -1 : 0);
   for (int i = 0; i < count; ++i) {
     if (events[i].data.u64 == 0) {
       std::uint64_t ignored = 0;
@@ -263,13 +315,14 @@ void Dispatcher::RetryBlocked() {
 void Dispatcher::Run() {
   wdk::current_irql = wdk::kDispatchLevel;
   while (!stopping_.load(std::memory_order_relaxed)) {
-    if (spin_us_ != kSpinNever) now_ns_ = Now();
+    if (spin_us_ != kSpinNever || !watches_.empty()) now_ns_ = Now();
     TakeKicks();
+    if (!watches_.empty()) LookAtMonitors();
     if (ready_.empty()) {
       // Announce the sleep, then look for kicks that did not see the announcement.
       sleeping_.store(true, std::memory_order_seq_cst);
       if (kicks_.load(std::memory_order_seq_cst) == nullptr) {
-        WaitForBells(blocked_.empty() ? -1 : kBlockedPollMs);
+        WaitForBells(SleepTime());
       }
       sleeping_.store(false, std::memory_order_relaxed);
       RetryBlocked();
@@ -281,6 +334,7 @@ void Dispatcher::Run() {
   }
   ready_.clear();
   blocked_.clear();
+  watches_.clear();
 }
 
 }  // namespace kmcl::endpoint

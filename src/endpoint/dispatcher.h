@@ -1,7 +1,8 @@
 // A thread that plays DISPATCH_LEVEL: it waits for bells and gives channels their turns.
 //
 // A channel belongs to one dispatcher while it is open. Bells arrive by inbox, one for many channels;
-// kicks are requests from this process. Between packets the thread polls for as long as its policy says,
+// kicks are requests from this process. While a client asks for it, the monitor of its channel is looked at
+// too, by a timed sleep. Between packets the thread polls for as long as its policy says,
 // then sleeps.
 #pragma once
 
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "endpoint/channel_end.h"
+#include "endpoint/monitor_page.h"
 #include "mutex.h"
 #include "result.h"
 #include "transport/link.h"
@@ -41,7 +43,7 @@ class Dispatcher {
   void SuspendInbox(transport::Link& link, std::uint32_t index) KMCL_EXCLUDES(mutex_);
   void ResumeInbox(transport::Link& link, std::uint32_t index) KMCL_EXCLUDES(mutex_);
   void AddChannel(transport::Link& link, std::uint32_t index, wire::ChannelId id,
-                  std::shared_ptr<ChannelEnd> channel) KMCL_EXCLUDES(mutex_);
+                  std::shared_ptr<ChannelEnd> channel, Monitor monitor = {}) KMCL_EXCLUDES(mutex_);
   void RemoveChannel(transport::Link& link, std::uint32_t index, wire::ChannelId id)
       KMCL_EXCLUDES(mutex_);
 
@@ -55,15 +57,31 @@ class Dispatcher {
     transport::BellInbox* bells = nullptr;
     std::uint64_t token = 0;
     bool suspended = false;
-    std::unordered_map<std::uint32_t, std::shared_ptr<ChannelEnd>> channels;
+    struct Served {
+      std::shared_ptr<ChannelEnd> channel;
+      Monitor monitor;
+    };
+    std::unordered_map<std::uint32_t, Served> channels;
+  };
+  // A monitor whose client wants it looked at.
+  struct Watch {
+    std::shared_ptr<ChannelEnd> channel;
+    Monitor monitor;
+    std::int64_t next_look_ns = 0;
   };
 
   explicit Dispatcher(std::uint32_t spin_us) : spin_us_(spin_us) {}
   void Run();
-  void WaitForBells(int timeout_ms) KMCL_EXCLUDES(mutex_);
+  // Waits at most so long, or without limit if negative.
+  void WaitForBells(std::int64_t timeout_ns) KMCL_EXCLUDES(mutex_);
   void PeekBells() KMCL_EXCLUDES(mutex_);
   void TakeBells(Inbox& inbox, const transport::ChannelSet& rung) KMCL_REQUIRES(mutex_);
   void TakeKicks();
+  // Monitors: begun to be watched when a bell has come and the client asks for it, until it does no more.
+  void WatchIfWanted(const Inbox::Served& served);
+  void LookAtMonitors();
+  bool LookAt(Watch& watch);  // false: no longer
+  std::int64_t SleepTime() const;
   void MakeReady(std::shared_ptr<ChannelEnd> channel);
   void RunReady();
   void RetryBlocked();
@@ -88,6 +106,7 @@ class Dispatcher {
   // The thread's own.
   std::vector<std::shared_ptr<ChannelEnd>> ready_;
   std::vector<std::shared_ptr<ChannelEnd>> blocked_;  // waiting for space a peer does not announce
+  std::vector<Watch> watches_;
   std::int64_t now_ns_ = 0;
   std::uint32_t rounds_ = 0;
   std::thread thread_;

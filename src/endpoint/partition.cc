@@ -290,9 +290,29 @@ Result<void> Partition::Attach(wire::ChannelId id, OfferedChannel& offered,
   const std::uint32_t inbox = Number(id) % link_->bell_count();
   offered.gpadls->Open(rings.gpadl);
   channel.SetGpadls(offered.gpadls);
-  channel.BeginDispatch(*dispatchers_[(number_ + inbox) % dispatchers_.size()], link_, inbox, id);
+  channel.BeginDispatch(*dispatchers_[(number_ + inbox) % dispatchers_.size()], link_, inbox, id,
+                        MonitorFor(id));
   channel.engine().OnOpen();
   return {};
+}
+
+// No monitor when the client's page cannot be had: then nobody looks at its bits, which is its own fault.
+Monitor Partition::MonitorFor(wire::ChannelId id) {
+  const std::uint64_t address = machine_.monitor_page();
+  const auto monitor = bus::MonitorOf(id);
+  if (address == 0 || !monitor) return {};
+  if (monitor_page_ == nullptr || monitor_address_ != address) {
+    const wire::PageNumber page{address / wire::kPageBytes};
+    auto mapping = link_->Map({&page, 1});
+    if (!mapping || address % wire::kPageBytes != 0) {
+      Log(LogLevel::kWarning, "partition %llu: its monitor page at 0x%llx is none of its memory",
+          static_cast<unsigned long long>(number_), static_cast<unsigned long long>(address));
+      return {};
+    }
+    monitor_page_ = std::make_shared<MonitorPage>(std::move(*mapping));
+    monitor_address_ = address;
+  }
+  return {.page = monitor_page_, .id = *monitor};
 }
 
 void Partition::Do(bus::server::CloseChannel& action) {

@@ -141,6 +141,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   void Detached(ServerChannel& channel);
   // What the driver has left mapped when the channel was closed.
   void EndMappings(ServerChannel& channel);
+  Monitor MonitorFor(wire::ChannelId id);
 
   BusThread& bus_;
   const std::uint64_t number_;
@@ -153,6 +154,8 @@ class Partition : public std::enable_shared_from_this<Partition> {
   MessagePort port_;
   std::span<const std::unique_ptr<Dispatcher>> dispatchers_;
   bus::Server machine_;
+  std::shared_ptr<MonitorPage> monitor_page_;  // from the first open on
+  std::uint64_t monitor_address_ = 0;
   std::map<wire::ChannelId, OfferedChannel> channels_;
   std::deque<bus::ServerAction> actions_;  // still to be carried out
   bool applying_ = false;

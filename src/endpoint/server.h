@@ -27,6 +27,7 @@ struct ServerOptions {
   std::uint32_t spin_us = kSpinNever;
   std::uint32_t maximum_partitions = 1024;
   std::uint64_t maximum_partition_memory = std::uint64_t{4} << 30;
+  bool monitors = true;  // for clients that use them as monitor_page.h says
 };
 
 class Server {

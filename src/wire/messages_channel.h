@@ -36,6 +36,8 @@ constexpr std::uint16_t OfferFlagsFor(std::uint16_t flags, FeatureFlags features
   return flags & granted;
 }
 
+// A bit of monitor_flags.
+inline constexpr std::uint8_t kOfferMonitorAllocated = 0x1;
 // monitor_id of a channel without one.
 inline constexpr std::uint8_t kNoMonitorId = 0xFF;
 
@@ -60,7 +62,9 @@ struct OfferChannel {
   ConnectionId connection_id{};       // what the client signals. Zero below Win7.
 
   // The only sign that monitor_id means something: some servers leave the id 0.
-  constexpr bool monitor_allocated() const { return (monitor_flags & 1) != 0; }
+  constexpr bool monitor_allocated() const {
+    return (monitor_flags & kOfferMonitorAllocated) != 0;
+  }
   constexpr bool has_dedicated_interrupt() const { return (interrupt_flags & 1) != 0; }
 
   friend bool operator==(const OfferChannel&, const OfferChannel&) = default;

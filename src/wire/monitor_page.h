@@ -1,6 +1,5 @@
-// The page through which a client signals without a hypercall (VMBus reference 3.8). Shared with
-// the peer; only its layout is here. We offer no channel with a monitor, because nothing in user
-// space could watch the page at the promised latency.
+// The page through which a client signals without a hypercall, or without waking anybody (VMBus
+// reference 3.8). Shared with the peer; only its layout is here.
 #pragma once
 
 #include <array>
@@ -14,6 +13,7 @@ namespace kmcl::wire {
 // Monitor id m is bit m % 32 of group m / 32. 0xFF is none (kNoMonitorId).
 inline constexpr std::size_t kMonitorGroupCount = 4;
 inline constexpr std::size_t kMonitorsPerGroup = 32;
+inline constexpr std::size_t kMonitorCount = kMonitorGroupCount * kMonitorsPerGroup;
 
 struct MonitorTriggerGroup {
   std::uint32_t pending;

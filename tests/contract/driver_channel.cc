@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstring>
 #include <span>
 #include <utility>
@@ -112,7 +113,11 @@ void DriverChannel::Deliver(VMBPACKETCOMPLETION packet, const void* buffer, UINT
   const std::span payload(static_cast<const std::byte*>(buffer), bytes);
   const std::uint32_t number = PayloadNumber(payload);
   const std::string detail = "len=" + std::to_string(bytes) + " " + LevelDetail() +
-                             " flags=" + std::to_string(flags) + ContextDetail(packet, number);
+                             " flags=" + std::to_string(flags) + ContextDetail(packet, number) +
+                             " tid=" + std::to_string(syscall(SYS_gettid));
+  const auto busy_until = std::chrono::steady_clock::now() + std::chrono::microseconds(burn_us_);
+  while (burn_us_ != 0 && std::chrono::steady_clock::now() < busy_until) {
+  }
   if (!PayloadIsIntact(payload)) {
     recorder_.Record("corrupt", detail);
   }

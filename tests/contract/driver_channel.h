@@ -55,6 +55,8 @@ class DriverChannel {
 
   // What the packet callback does with packets: completes them at once, or keeps them for Complete.
   void set_hold(bool hold) { hold_ = hold; }
+  // How long the packet callback keeps its processor busy.
+  void set_burn_us(std::uint32_t time_us) { burn_us_ = time_us; }
   void set_answer_bytes(std::uint32_t bytes) { answer_bytes_ = bytes; }
   void set_context_bytes(std::uint32_t bytes) { context_bytes_ = bytes; }
   // What the save and restore callbacks answer, unless it is success.
@@ -97,6 +99,7 @@ class DriverChannel {
   std::atomic<bool> hold_{false};
   std::atomic<bool> external_read_only_{false};
   std::atomic<bool> external_always_{false};  // fetch it from packets that have none, too
+  std::atomic<std::uint32_t> burn_us_{0};
   std::atomic<std::uint32_t> answer_bytes_{16};
   std::atomic<std::uint32_t> context_bytes_{0};
   std::atomic<NTSTATUS> opened_status_{STATUS_SUCCESS};

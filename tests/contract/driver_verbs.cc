@@ -109,6 +109,12 @@ std::string Driver::Init(const Words& words) {
                                                      static_cast<UINT16>(Number(words, 4))));
   }
   if (what == "raw") return Text(KmclChannelInitSetRaw(handle));
+  if (what == "primary") {
+    return Text(VmbChannelInitSetPrimaryChannel(handle, Find(words.at(3))->handle()));
+  }
+  if (what == "processor") {
+    return Text(VmbClientChannelInitSetTargetProcessorIndex(handle, Number(words, 3)));
+  }
   return "unknown init " + what;
 }
 
@@ -165,6 +171,10 @@ std::string Driver::Set(const Words& words) {
     KmclChannelForceExternalDataPending(channel->handle(), value);
   } else if (what == "quota") {
     VmbChannelSetTransactionQuota(channel->handle(), value);
+  } else if (what == "share") {
+    VmbChannelSetAllowableDpcCpuUsage(channel->handle(), value);
+  } else if (what == "burn") {
+    channel->set_burn_us(value);
   } else if (what == "passive") {
     VmbChannelSetIncomingProcessingAtPassive(channel->handle(), value != 0 ? TRUE : FALSE);
   } else {
@@ -208,6 +218,12 @@ std::string Driver::Get(const Words& words) {
     const NTSTATUS status =
         VmbChannelSetInterruptLatency(handle, static_cast<UINT16>(Number(words, 3)), &before);
     return Text(status) + " " + std::to_string(before);
+  }
+  if (what == "target-device") {
+    return VmbChannelGetTargetDeviceObject(handle) == nullptr                               ? "none"
+           : VmbChannelGetTargetDeviceObject(handle) == VmbChannelGetParentDeviceObject(handle)
+               ? "parent"
+               : "other";
   }
   if (what == "pointer") {
     return VmbChannelGetPointer(handle) == Find(words.at(1)) ? "1" : "0";
