@@ -648,5 +648,7 @@ typedef FN_VMB_CHANNEL_SET_TRANSACTION_QUOTA *PFN_VMB_CHANNEL_SET_TRANSACTION_QU
 #include <kmcl/gpadl.h>
 #include <kmcl/later.h>
 #include <kmcl/save.h>
+/* All of them in tables. */
+#include <kmcl/interface.h>
 
 #endif /* KMCL_KMCL_H */

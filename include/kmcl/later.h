@@ -39,6 +39,23 @@ PDEVICE_OBJECT VmbChannelGetTargetDeviceObject(_In_ VMBCHANNEL Channel);
  * <= DISPATCH, any thread. */
 PDEVICE_OBJECT VmbChannelGetParentDeviceObject(_In_ VMBCHANNEL Channel);
 
+/* ==== Bounce buffers (V3) ===================================================================== */
+
+/* Client, Init: sets `BufferCount` buffers of `BufferSize` bytes aside, at once, in memory that the
+ * server sees: data and GPADLs in them are used in place, where other memory has to be copied or is
+ * refused. Each begins at a page and shares none. A repeated call replaces them; the earlier ones are
+ * freed. Together at most 1 GiB.
+ *   STATUS_SUCCESS
+ *   STATUS_INVALID_PARAMETER_2     BufferSize is 0.
+ *   STATUS_INVALID_PARAMETER_3     BufferCount is 0, or together they are more than 1 GiB.
+ *   STATUS_INSUFFICIENT_RESOURCES  no memory; the earlier ones stay. */
+NTSTATUS VmbChannelInitSetBounceBufferSizes(_In_ VMBCHANNEL Channel, _In_ UINT32 BufferSize,
+                                            _In_ UINT32 BufferCount);
+
+/* One of them, zeroed, each once; NULL when all are taken, none were set aside, or Channel is NULL.
+ * It belongs to the driver until VmbChannelCleanup. <= DISPATCH, any thread. */
+PVOID VmbChannelAllocateBounceBuffer(_In_ VMBCHANNEL Channel);
+
 /* ==== Packets (V4, V5) ======================================================================== */
 
 /* Init: how many packets of VmbPacketAllocate may exist at a time (1 to 65,536; the default is no
@@ -170,6 +187,8 @@ NTSTATUS VmbChannelInitSetPrimaryChannel(_In_ VMBCHANNEL Channel, _In_ VMBCHANNE
 
 typedef PDEVICE_OBJECT FN_VMB_CHANNEL_GET_TARGET_DEVICE_OBJECT(VMBCHANNEL);
 typedef PDEVICE_OBJECT FN_VMB_CHANNEL_GET_PARENT_DEVICE_OBJECT(VMBCHANNEL);
+typedef NTSTATUS FN_VMB_CHANNEL_INIT_SET_BOUNCE_BUFFER_SIZES(VMBCHANNEL, UINT32, UINT32);
+typedef PVOID FN_VMB_CHANNEL_ALLOCATE_BOUNCE_BUFFER(VMBCHANNEL);
 typedef NTSTATUS FN_VMB_CHANNEL_INIT_SET_MAXIMUM_PACKET_COUNT(VMBCHANNEL, UINT32);
 typedef NTSTATUS FN_VMB_CHANNEL_INIT_SET_INLINE_PACKET_CONTEXT_SIZE(VMBCHANNEL, UINT32);
 typedef PVOID FN_VMB_PACKET_GET_INLINE_PACKET_CONTEXT_POINTER(VMBPACKET);
@@ -187,6 +206,8 @@ typedef NTSTATUS FN_VMB_CHANNEL_INIT_SET_PRIMARY_CHANNEL(VMBCHANNEL, VMBCHANNEL)
 
 typedef FN_VMB_CHANNEL_GET_TARGET_DEVICE_OBJECT *PFN_VMB_CHANNEL_GET_TARGET_DEVICE_OBJECT;
 typedef FN_VMB_CHANNEL_GET_PARENT_DEVICE_OBJECT *PFN_VMB_CHANNEL_GET_PARENT_DEVICE_OBJECT;
+typedef FN_VMB_CHANNEL_INIT_SET_BOUNCE_BUFFER_SIZES *PFN_VMB_CHANNEL_INIT_SET_BOUNCE_BUFFER_SIZES;
+typedef FN_VMB_CHANNEL_ALLOCATE_BOUNCE_BUFFER *PFN_VMB_CHANNEL_ALLOCATE_BOUNCE_BUFFER;
 typedef FN_VMB_CHANNEL_INIT_SET_MAXIMUM_PACKET_COUNT *PFN_VMB_CHANNEL_INIT_SET_MAXIMUM_PACKET_COUNT;
 typedef FN_VMB_CHANNEL_INIT_SET_INLINE_PACKET_CONTEXT_SIZE
     *PFN_VMB_CHANNEL_INIT_SET_INLINE_PACKET_CONTEXT_SIZE;

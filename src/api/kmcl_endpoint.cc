@@ -100,6 +100,7 @@ NTSTATUS KmclServerCreate(const char* Address, const KMCL_ENDPOINT_OPTIONS* Opti
 
 VOID KmclServerDestroy(KMCL_SERVER Server) {
   if (Server == nullptr || !MayDestroy(Server->binding, "KmclServerDestroy", KMCL_CALLER)) return;
+  CheckInterfaceReferences(Server->binding);
   delete Server;
 }
 
@@ -137,6 +138,7 @@ NTSTATUS KmclClientConnect(const char* Address, const KMCL_ENDPOINT_OPTIONS* Opt
 
 VOID KmclClientDestroy(KMCL_CLIENT Client) {
   if (Client == nullptr || !MayDestroy(Client->binding, "KmclClientDestroy", KMCL_CALLER)) return;
+  CheckInterfaceReferences(Client->binding);
   delete Client;
 }
 

@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 
+#include "api/bounce_buffers.h"
 #include "channel/handler.h"
 #include "endpoint/client.h"
 #include "endpoint/partition.h"
@@ -24,10 +25,13 @@ namespace kmcl::api {
 struct DeviceBinding {
   endpoint::Server* server = nullptr;
   endpoint::Client* client = nullptr;
+  std::atomic<long> interface_references{0};  // that drivers hold to its tables
 };
-inline const DeviceBinding* BindingOf(PDEVICE_OBJECT device) {
-  return device == nullptr ? nullptr : static_cast<const DeviceBinding*>(device->KmclBinding);
+inline DeviceBinding* BindingOf(PDEVICE_OBJECT device) {
+  return device == nullptr ? nullptr : static_cast<DeviceBinding*>(device->KmclBinding);
 }
+// Before the endpoint goes: logs references that were not given back.
+void CheckInterfaceReferences(const DeviceBinding& binding);
 
 // Behind VMBCHANNEL: the driver's callbacks, and the channel they belong to.
 class ChannelObject : public channel::Handler {
@@ -66,6 +70,7 @@ class ChannelObject : public channel::Handler {
   PFN_VMB_CHANNEL_SAVE_PACKET_EX save_packet_ex = nullptr;
   PFN_VMB_CHANNEL_RESTORE_PACKET_EX restore_packet_ex = nullptr;
   PVOID save_context = nullptr;
+  std::unique_ptr<BounceBuffers> bounce_buffers;
   std::u16string friendly_name;
 
   std::atomic<PVOID> pointer{nullptr};

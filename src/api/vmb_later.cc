@@ -35,6 +35,26 @@ PDEVICE_OBJECT VmbChannelGetParentDeviceObject(VMBCHANNEL Channel) {
   return Channel == nullptr ? nullptr : ChannelObject::From(Channel).parent();
 }
 
+NTSTATUS VmbChannelInitSetBounceBufferSizes(VMBCHANNEL Channel, UINT32 BufferSize,
+                                            UINT32 BufferCount) {
+  constexpr UINT64 kMostBytes = UINT64{1} << 30;
+  if (ConfigOf(Channel, Kind::kClient) == nullptr) return STATUS_INVALID_PARAMETER_1;
+  if (BufferSize == 0) return STATUS_INVALID_PARAMETER_2;
+  if (BufferCount == 0 || ROUND_TO_PAGES(UINT64{BufferSize}) > kMostBytes / BufferCount) {
+    return STATUS_INVALID_PARAMETER_3;
+  }
+  auto buffers = BounceBuffers::Create(BufferSize, BufferCount);
+  if (buffers == nullptr) return STATUS_INSUFFICIENT_RESOURCES;
+  ChannelObject::From(Channel).bounce_buffers = std::move(buffers);
+  return STATUS_SUCCESS;
+}
+
+PVOID VmbChannelAllocateBounceBuffer(VMBCHANNEL Channel) {
+  if (Channel == nullptr) return nullptr;
+  BounceBuffers* const buffers = ChannelObject::From(Channel).bounce_buffers.get();
+  return buffers == nullptr ? nullptr : buffers->Take();
+}
+
 NTSTATUS VmbChannelInitSetMaximumPacketCount(VMBCHANNEL Channel, UINT32 Count) {
   channel::Config* const config = ConfigOf(Channel, Kind::kEither);
   if (config == nullptr) return STATUS_INVALID_PARAMETER_1;

@@ -38,6 +38,8 @@ KMCL_ENDPOINT_OPTIONS OptionsOf(const Words& words, std::size_t first) {
       options.SpinMicroseconds = static_cast<ULONG>(value);
     } else if (words[i] == "version") {
       options.MaximumVersion = static_cast<ULONG>(value);
+    } else if (words[i] == "monitors") {
+      options.NoMonitors = value == 0 ? TRUE : FALSE;
     }
   }
   return options;

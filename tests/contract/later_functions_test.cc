@@ -387,6 +387,62 @@ TEST_F(CallersMemory, AShareIsAPercentage) {
   EXPECT_EQ(Status(VmbChannelSetAllowableDpcCpuUsage(client_channel_, 1)), STATUS_SUCCESS);
 }
 
+// ---- Bounce buffers
+
+TEST_F(CallersMemory, BounceBuffersAreVisibleToTheServer) {
+  EXPECT_EQ(Status(VmbChannelInitSetBounceBufferSizes(nullptr, 4096, 1)),
+            STATUS_INVALID_PARAMETER_1);
+  EXPECT_EQ(Status(VmbChannelInitSetBounceBufferSizes(server_channel_, 4096, 1)),
+            STATUS_INVALID_PARAMETER_1);
+  EXPECT_EQ(Status(VmbChannelInitSetBounceBufferSizes(client_channel_, 0, 1)),
+            STATUS_INVALID_PARAMETER_2);
+  EXPECT_EQ(Status(VmbChannelInitSetBounceBufferSizes(client_channel_, 4096, 0)),
+            STATUS_INVALID_PARAMETER_3);
+  EXPECT_EQ(Status(VmbChannelInitSetBounceBufferSizes(client_channel_, 0xFFFF'FFFF, 0xFFFF'FFFF)),
+            STATUS_INVALID_PARAMETER_3);
+  EXPECT_EQ(VmbChannelAllocateBounceBuffer(nullptr), nullptr);
+  EXPECT_EQ(VmbChannelAllocateBounceBuffer(client_channel_), nullptr);
+  ASSERT_EQ(Status(VmbChannelInitSetBounceBufferSizes(client_channel_, 100, 1)), STATUS_SUCCESS);
+  ASSERT_EQ(Status(VmbChannelInitSetBounceBufferSizes(client_channel_, 5000, 3)), STATUS_SUCCESS);
+  std::vector<unsigned char*> buffers;
+  for (int i = 0; i < 3; ++i) {
+    buffers.push_back(static_cast<unsigned char*>(VmbChannelAllocateBounceBuffer(client_channel_)));
+    ASSERT_NE(buffers.back(), nullptr);
+    EXPECT_EQ(BYTE_OFFSET(buffers.back()), 0u);
+    EXPECT_TRUE(std::all_of(buffers.back(), buffers.back() + 5000,
+                            [](unsigned char c) { return c == 0; }));
+    std::memset(buffers.back(), i + 1, 8192);
+  }
+  EXPECT_EQ(buffers[0][8191], 1) << "buffers do not overlap";
+  EXPECT_EQ(VmbChannelAllocateBounceBuffer(client_channel_), nullptr);
+
+  // A GPADL is only to be had over memory that the server sees.
+  static Recorder opened;
+  static NTSTATUS shared = STATUS_UNSUCCESSFUL;
+  static void* buffer = nullptr;
+  buffer = buffers[0];
+  VMB_CHANNEL_STATE_CHANGE_CALLBACKS callbacks;
+  VMB_CHANNEL_STATE_CHANGE_CALLBACKS_INIT(&callbacks);
+  callbacks.EvtChannelOpened = [](VMBCHANNEL channel) -> NTSTATUS {
+    UINT32 handle = 0;
+    shared = VmbChannelCreateGpadlFromBuffer(channel, 0, buffer, 5000, &handle);
+    if (NT_SUCCESS(shared)) VmbChannelDeleteGpadl(channel, handle);
+    opened.Record("Opened");
+    return STATUS_SUCCESS;
+  };
+  ASSERT_EQ(Status(VmbChannelInitSetStateChangeCallbacks(client_channel_, &callbacks)),
+            STATUS_SUCCESS);
+  ASSERT_EQ(Status(VmbClientChannelInitSetTargetPnp(client_channel_, &kType, nullptr, nullptr)),
+            STATUS_SUCCESS);
+  Configure(server_channel_);
+  ASSERT_EQ(Status(VmbChannelEnable(server_channel_)), STATUS_SUCCESS);
+  ASSERT_EQ(Status(VmbChannelEnable(client_channel_)), STATUS_SUCCESS);
+  ASSERT_TRUE(opened.Wait("Opened", 1));
+  EXPECT_EQ(Status(shared), STATUS_SUCCESS);
+  EXPECT_EQ(Status(VmbChannelInitSetBounceBufferSizes(client_channel_, 4096, 1)),
+            STATUS_INVALID_PARAMETER_1);
+}
+
 // ---- When all of these are legal
 
 TEST_F(CallersMemory, TheInitFunctionsAreClosedByEnable) {
