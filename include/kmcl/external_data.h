@@ -17,10 +17,11 @@
  * server may still be using memory that is used in place: do not reuse it before the late completion, or
  * before EvtVmbChannelClosed has returned. Memory that is bounced is the driver's again at once.
  */
+#ifndef KMCL_KMCL_H
+#include <kmcl/kmcl.h> /* which includes this file where it belongs */
+#endif
 #ifndef KMCL_EXTERNAL_DATA_H
 #define KMCL_EXTERNAL_DATA_H
-
-#include <kmcl/kmcl.h>
 
 #ifdef __cplusplus
 extern "C" {

@@ -34,10 +34,11 @@
  * All functions here are called at PASSIVE_LEVEL, from any thread, and from any callback at
  * that level.
  */
+#ifndef KMCL_KMCL_H
+#include <kmcl/kmcl.h> /* which includes this file where it belongs */
+#endif
 #ifndef KMCL_GPADL_H
 #define KMCL_GPADL_H
-
-#include <kmcl/kmcl.h>
 
 #ifdef __cplusplus
 extern "C" {

@@ -11,23 +11,15 @@
  *
  * GUIDs and version numbers are kmcl's own: Microsoft's are not published.
  */
+#ifndef KMCL_KMCL_H
+#include <kmcl/kmcl.h> /* which includes this file where it belongs */
+#endif
 #ifndef KMCL_INTERFACE_H
 #define KMCL_INTERFACE_H
-
-#include <kmcl/kmcl.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-typedef NTSTATUS FN_VMB_PACKET_SEND_WITH_EXTERNAL_MDL(VMBPACKET, PVOID, UINT32, PMDL, UINT32, UINT32,
-                                                       UINT32);
-typedef NTSTATUS FN_VMB_PACKET_SEND_WITH_EXTERNAL_PFNS(VMBPACKET, PVOID, UINT32, PPFN_NUMBER,
-                                                        UINT32, UINT32);
-typedef NTSTATUS FN_VMB_CHANNEL_PACKET_GET_EXTERNAL_DATA(VMBPACKETCOMPLETION, UINT32, PMDL *);
-typedef FN_VMB_PACKET_SEND_WITH_EXTERNAL_MDL *PFN_VMB_PACKET_SEND_WITH_EXTERNAL_MDL;
-typedef FN_VMB_PACKET_SEND_WITH_EXTERNAL_PFNS *PFN_VMB_PACKET_SEND_WITH_EXTERNAL_PFNS;
-typedef FN_VMB_CHANNEL_PACKET_GET_EXTERNAL_DATA *PFN_VMB_CHANNEL_PACKET_GET_EXTERNAL_DATA;
 
 /* ==== Members, in the order of the tables ===================================================== */
 

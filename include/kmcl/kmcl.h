@@ -45,8 +45,6 @@
  * Handles. Those given to a function must be valid, or NULL where it says so; a stale one is not
  * detected, unless the verifier is on (kmcl/verifier.h). Pointers to buffers are borrowed until the
  * call returns unless the text says otherwise.
- *
- * Not in this version: interface tables.
  */
 #ifndef KMCL_KMCL_H
 #define KMCL_KMCL_H

@@ -19,10 +19,11 @@
  * its open sub-channels closed: EvtVmbChannelClosed of each has returned before the primary's is
  * called. VmbChannelDisable of a server's primary disables its sub-channels first.
  */
+#ifndef KMCL_KMCL_H
+#include <kmcl/kmcl.h> /* which includes this file where it belongs */
+#endif
 #ifndef KMCL_LATER_H
 #define KMCL_LATER_H
-
-#include <kmcl/kmcl.h>
 
 #ifdef __cplusplus
 extern "C" {

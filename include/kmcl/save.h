@@ -28,10 +28,11 @@
  * type; docs/save-format.md describes them. Only a process that holds the partition can restore
  * them: the same one, or one that took over the server (kmcl/handover.h).
  */
+#ifndef KMCL_KMCL_H
+#include <kmcl/kmcl.h> /* which includes this file where it belongs */
+#endif
 #ifndef KMCL_SAVE_H
 #define KMCL_SAVE_H
-
-#include <kmcl/kmcl.h>
 
 #ifdef __cplusplus
 extern "C" {

@@ -118,6 +118,12 @@ void Dispatcher::AddChannel(transport::Link& link, std::uint32_t index, wire::Ch
   if (found == inboxes_.end()) return;  // the link is being taken down
   Inbox::Served& served = found->second->channels[static_cast<std::uint32_t>(id)];
   served = {.channel = std::move(channel), .monitor = std::move(monitor)};
+  if (!served.monitor || served.monitor.page->latency(served.monitor.id) == 0) return;
+  // Its client has asked another server's dispatcher, in whose place this one comes, and rings no more.
+  added_watches_.push_back({.channel = served.channel, .monitor = served.monitor});
+  has_added_watches_.store(true, std::memory_order_release);
+  const std::uint64_t one = 1;
+  KMCL_CHECK(write(wake_, &one, sizeof one) == sizeof one);
 }
 
 void Dispatcher::RemoveChannel(transport::Link& link, std::uint32_t index, wire::ChannelId id) {
@@ -189,6 +195,13 @@ void Dispatcher::WatchIfWanted(const Inbox::Served& served) {
   };
   if (std::ranges::any_of(watches_, is_same)) return;
   watches_.push_back({.channel = served.channel, .monitor = served.monitor});
+}
+
+void Dispatcher::TakeAddedWatches() {
+  has_added_watches_.store(false, std::memory_order_relaxed);
+  MutexLock lock(mutex_);
+  for (Watch& each : added_watches_) watches_.push_back(std::move(each));
+  added_watches_.clear();
 }
 
 void Dispatcher::LookAtMonitors() {
@@ -317,6 +330,7 @@ void Dispatcher::Run() {
   while (!stopping_.load(std::memory_order_relaxed)) {
     if (spin_us_ != kSpinNever || !watches_.empty()) now_ns_ = Now();
     TakeKicks();
+    if (has_added_watches_.load(std::memory_order_relaxed)) TakeAddedWatches();
     if (!watches_.empty()) LookAtMonitors();
     if (ready_.empty()) {
       // Announce the sleep, then look for kicks that did not see the announcement.

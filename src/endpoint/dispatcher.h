@@ -79,6 +79,7 @@ class Dispatcher {
   void TakeKicks();
   // Monitors: begun to be watched when a bell has come and the client asks for it, until it does no more.
   void WatchIfWanted(const Inbox::Served& served);
+  void TakeAddedWatches() KMCL_EXCLUDES(mutex_);
   void LookAtMonitors();
   bool LookAt(Watch& watch);  // false: no longer
   std::int64_t SleepTime() const;
@@ -102,6 +103,8 @@ class Dispatcher {
   std::unordered_map<std::uint64_t, std::shared_ptr<Inbox>> by_token_ KMCL_GUARDED_BY(mutex_);
   std::uint64_t next_token_ KMCL_GUARDED_BY(mutex_) = 1;  // 0 is wake_
   Key last_peeked_ KMCL_GUARDED_BY(mutex_){};
+  std::vector<Watch> added_watches_ KMCL_GUARDED_BY(mutex_);
+  std::atomic<bool> has_added_watches_{false};
 
   // The thread's own.
   std::vector<std::shared_ptr<ChannelEnd>> ready_;

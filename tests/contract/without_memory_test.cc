@@ -70,6 +70,43 @@ TEST_F(WithoutMemory, AChannelIsNotAllocated) {
   }
 }
 
+TEST_F(WithoutMemory, AChannelInTheCallersMemoryIsNotMade) {
+  struct alignas(16) Unit {
+    unsigned char bytes[16];
+  };
+  std::vector<Unit> memory(VmbSizeofChannel() / 16 + 1);
+  const auto channel = reinterpret_cast<VMBCHANNEL>(memory.data());
+  const auto bytes = static_cast<UINT32>(memory.size() * 16);
+  ExpectFailsUntilThereIsMemory([&] {
+    return VmbChannelInitialize(KmclClientDeviceObject(client_), FALSE, channel, bytes);
+  });
+  VmbChannelCleanup(channel);
+}
+
+TEST_F(WithoutMemory, ASubChannelIsNotMarked) {
+  VMBCHANNEL const sub = Allocate(true);
+  ExpectFailsUntilThereIsMemory([&] { return VmbChannelInitSetPrimaryChannel(sub, server_channel_); });
+  VmbChannelCleanup(sub);
+}
+
+TEST_F(WithoutMemory, NoBounceBuffersAreSetAside) {
+  ExpectFailsUntilThereIsMemory(
+      [&] { return VmbChannelInitSetBounceBufferSizes(client_channel_, 4096, 2); });
+}
+
+TEST_F(WithoutMemory, AChannelIsNotEnabledWithoutThePacketsItKeepsReady) {
+  ASSERT_EQ(Status(VmbChannelInitSetMaximumPacketCount(server_channel_, 3)), STATUS_SUCCESS);
+  Configure(server_channel_);
+  ExpectFailsUntilThereIsMemory([&] { return VmbChannelEnable(server_channel_); });
+  const AllocationFaults faults(0);  // they are there
+  VMBPACKET packets[3];
+  for (VMBPACKET& packet : packets) {
+    packet = VmbPacketAllocate(server_channel_);
+    EXPECT_NE(packet, nullptr);
+  }
+  for (VMBPACKET const packet : packets) VmbPacketFree(packet);
+}
+
 TEST_F(WithoutMemory, AServerIsNotEnabled) {
   Configure(server_channel_);
   ExpectFailsUntilThereIsMemory([&] { return VmbChannelEnable(server_channel_); });
