@@ -86,11 +86,13 @@ constexpr KMCL_SERVER_INTERFACE_V5 kAll = {
     .VmbPacketRestore = VmbPacketRestore,
     .VmbServerChannelInitSetFlags = VmbServerChannelInitSetFlags,
     .VmbServerChannelInitSetMmioMegabytes = VmbServerChannelInitSetMmioMegabytes,
-    .VmbServerChannelInitSetSaveRestorePacketCallbacks = VmbServerChannelInitSetSaveRestorePacketCallbacks,
+    .VmbServerChannelInitSetSaveRestorePacketCallbacks =
+        VmbServerChannelInitSetSaveRestorePacketCallbacks,
     .VmbServerChannelInitSetTargetInterfaceId = VmbServerChannelInitSetTargetInterfaceId,
     .VmbServerChannelInitSetTargetVtl = VmbServerChannelInitSetTargetVtl,
     .VmbServerChannelInitSetVmbusHandle = VmbServerChannelInitSetVmbusHandle,
-    .VmbServerChannelInitSetSaveRestorePacketCallbacksEx = VmbServerChannelInitSetSaveRestorePacketCallbacksEx,
+    .VmbServerChannelInitSetSaveRestorePacketCallbacksEx =
+        VmbServerChannelInitSetSaveRestorePacketCallbacksEx,
 };
 
 constexpr std::size_t kClientBytes[] = {
@@ -129,8 +131,8 @@ VOID Dereference(PVOID context) {
 void CheckInterfaceReferences(const DeviceBinding& binding) {
   const long left = binding.interface_references.load(std::memory_order_acquire);
   if (left == 0) return;
-  Log(LogLevel::kError, "an endpoint is destroyed while %ld references to its interface tables are left",
-      left);
+  Log(LogLevel::kError,
+      "an endpoint is destroyed while %ld references to its interface tables are left", left);
 }
 
 }  // namespace kmcl::api

@@ -1,7 +1,9 @@
-// The functions of tables V2 to V5 (KMCL reference 2.6, kmcl/later.h), but for those that stand with their
-// kin: channels in vmb_channel.cc, GPADLs in vmb_gpadl.cc.
+// The functions of tables V2 to V5 (KMCL reference 2.6, kmcl/later.h), but for those that stand
+// with their kin: channels in vmb_channel.cc, GPADLs in vmb_gpadl.cc.
 
 #include <kmcl/later.h>
+
+#include <new>
 
 #include "api/init_window.h"
 #include "api/objects.h"
@@ -43,10 +45,14 @@ NTSTATUS VmbChannelInitSetBounceBufferSizes(VMBCHANNEL Channel, UINT32 BufferSiz
   if (BufferCount == 0 || ROUND_TO_PAGES(UINT64{BufferSize}) > kMostBytes / BufferCount) {
     return STATUS_INVALID_PARAMETER_3;
   }
-  auto buffers = BounceBuffers::Create(BufferSize, BufferCount);
-  if (buffers == nullptr) return STATUS_INSUFFICIENT_RESOURCES;
-  ChannelObject::From(Channel).bounce_buffers = std::move(buffers);
-  return STATUS_SUCCESS;
+  try {
+    auto buffers = BounceBuffers::Create(BufferSize, BufferCount);
+    if (buffers == nullptr) return STATUS_INSUFFICIENT_RESOURCES;
+    ChannelObject::From(Channel).bounce_buffers = std::move(buffers);
+    return STATUS_SUCCESS;
+  } catch (const std::bad_alloc&) {
+    return STATUS_INSUFFICIENT_RESOURCES;
+  }
 }
 
 PVOID VmbChannelAllocateBounceBuffer(VMBCHANNEL Channel) {
@@ -95,8 +101,8 @@ VOID VmbPacketSetCompletionRoutineEx(VMBPACKET PacketObject,
   channel::Packet& packet = PacketFrom(PacketObject);
   packet.routine_with_context = reinterpret_cast<void (*)()>(CompletionRoutine);
   packet.routine_context = Context;
-  packet.routine = CompletionRoutine == nullptr ? nullptr
-                                                : reinterpret_cast<void (*)()>(&CallWithContext);
+  packet.routine =
+      CompletionRoutine == nullptr ? nullptr : reinterpret_cast<void (*)()>(&CallWithContext);
 }
 
 NTSTATUS VmbServerChannelInitSetSaveRestorePacketCallbacksEx(

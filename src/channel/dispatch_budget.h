@@ -1,8 +1,8 @@
 // How much of a processor one channel's packet callbacks may take at dispatch level.
 //
-// A bucket of time: it fills at the channel's share of the time that passes, up to that share of kPeriod,
-// and is emptied by the time that callbacks take. It may run into debt, by one callback. Used by whoever
-// delivers, one thread at a time.
+// A bucket of time: it fills at the channel's share of the time that passes, up to that share of
+// kPeriod, and is emptied by the time that callbacks take. It may run into debt, by one callback.
+// Used by whoever delivers, one thread at a time.
 #pragma once
 
 #include <algorithm>

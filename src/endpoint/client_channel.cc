@@ -96,7 +96,11 @@ ClientChannel::Gpadls ClientChannel::gpadls() const {
 const std::shared_ptr<transport::ClientLink>& ClientChannel::link() const { return client_.link(); }
 
 Result<std::uint16_t> ClientChannel::SetLatency(std::uint16_t latency) {
-  return client_.SetLatency(*this, latency);
+  try {
+    return client_.SetLatency(*this, latency);
+  } catch (const std::bad_alloc&) {  // the bus thread could not be asked, and was not
+    return std::unexpected(Error::kOutOfMemory);
+  }
 }
 
 void ClientChannel::CloseSubchannels() {

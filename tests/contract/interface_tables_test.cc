@@ -186,27 +186,28 @@ TEST_F(InterfaceTables, WhatIsWrongIsNamedAndNothingIsWritten) {
   EXPECT_EQ(query(client_device(), client, table.header(), 1024, 0), STATUS_NOT_SUPPORTED);
   EXPECT_EQ(query(client_device(), client, table.header(), 1024, 6), STATUS_NOT_SUPPORTED);
   for (USHORT version = 1; version <= 5; ++version) {
-    EXPECT_EQ(query(client_device(), client, table.header(), kClientSizes[version - 1] - 1, version),
-              STATUS_BUFFER_TOO_SMALL);
-    EXPECT_EQ(query(server_device(), server, table.header(), kServerSizes[version - 1] - 1, version),
-              STATUS_BUFFER_TOO_SMALL);
+    EXPECT_EQ(
+        query(client_device(), client, table.header(), kClientSizes[version - 1] - 1, version),
+        STATUS_BUFFER_TOO_SMALL);
+    EXPECT_EQ(
+        query(server_device(), server, table.header(), kServerSizes[version - 1] - 1, version),
+        STATUS_BUFFER_TOO_SMALL);
   }
   EXPECT_TRUE(table.IsUntouchedFrom(0));
 }
 
 TEST_F(InterfaceTables, TheFrameworksQueriesGiveTheSame) {
   KMCL_CLIENT_INTERFACE_V1 client{};
-  EXPECT_EQ(Status(WdfFdoQueryForInterface(KmclWdfDevice(client_device()),
-                                           &KMCL_CLIENT_INTERFACE_TYPE,
-                                           reinterpret_cast<PINTERFACE>(&client), sizeof(client),
-                                           KMCL_CLIENT_INTERFACE_VERSION_V1, nullptr)),
-            STATUS_SUCCESS);
+  EXPECT_EQ(
+      Status(WdfFdoQueryForInterface(KmclWdfDevice(client_device()), &KMCL_CLIENT_INTERFACE_TYPE,
+                                     reinterpret_cast<PINTERFACE>(&client), sizeof(client),
+                                     KMCL_CLIENT_INTERFACE_VERSION_V1, nullptr)),
+      STATUS_SUCCESS);
   KMCL_SERVER_INTERFACE_V5 server{};
-  EXPECT_EQ(Status(WdfIoTargetQueryForInterface(KmclWdfIoTarget(server_device()),
-                                                &KMCL_SERVER_INTERFACE_TYPE,
-                                                reinterpret_cast<PINTERFACE>(&server),
-                                                sizeof(server),
-                                                KMCL_SERVER_INTERFACE_VERSION_LATEST, nullptr)),
+  EXPECT_EQ(Status(WdfIoTargetQueryForInterface(
+                KmclWdfIoTarget(server_device()), &KMCL_SERVER_INTERFACE_TYPE,
+                reinterpret_cast<PINTERFACE>(&server), sizeof(server),
+                KMCL_SERVER_INTERFACE_VERSION_LATEST, nullptr)),
             STATUS_SUCCESS);
   // By name: a channel made through the table is one.
   VMBCHANNEL channel = nullptr;

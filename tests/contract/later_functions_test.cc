@@ -1,4 +1,5 @@
-// The functions of tables V2 to V5 that concern one end (kmcl/later.h; KMCL reference 2.6, rows 58 to 73).
+// The functions of tables V2 to V5 that concern one end (kmcl/later.h; KMCL reference 2.6, rows 58
+// to 73).
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -22,12 +23,11 @@ class PacketObjects : public DirectTest {
     VMB_CHANNEL_STATE_CHANGE_CALLBACKS callbacks;
     VMB_CHANNEL_STATE_CHANGE_CALLBACKS_INIT(&callbacks);
     callbacks.EvtChannelPostStarted = [](VMBCHANNEL channel) {
-      static_cast<PacketObjects*>(VmbChannelGetPointer(channel))->recorder_.Record("PostStarted");
+      static_cast<Recorder*>(VmbChannelGetPointer(channel))->Record("PostStarted");
     };
     for (VMBCHANNEL channel : {server_channel_, client_channel_}) {
-      VmbChannelSetPointer(channel, this);
-      ASSERT_EQ(Status(VmbChannelInitSetStateChangeCallbacks(channel, &callbacks)),
-                STATUS_SUCCESS);
+      VmbChannelSetPointer(channel, &recorder_);
+      ASSERT_EQ(Status(VmbChannelInitSetStateChangeCallbacks(channel, &callbacks)), STATUS_SUCCESS);
       ASSERT_EQ(Status(VmbChannelEnable(channel)), STATUS_SUCCESS);
       VmbChannelStart(channel);
     }
@@ -49,9 +49,9 @@ TEST_F(PacketObjects, TheInlineContextIsZeroedAlignedAndKeptThroughSends) {
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(context) % 16, 0u);
   EXPECT_TRUE(std::all_of(context, context + kBytes, [](unsigned char c) { return c == 0; }));
   std::memset(context, 0xA5, kBytes);
-  VmbPacketSetPointer(packet, this);
+  VmbPacketSetPointer(packet, &recorder_);
   VmbPacketSetCompletionRoutine(packet, [](VMBPACKET sent, NTSTATUS, PVOID, UINT32) {
-    static_cast<PacketObjects*>(VmbPacketGetPointer(sent))->recorder_.Record("done");
+    static_cast<Recorder*>(VmbPacketGetPointer(sent))->Record("done");
   });
   std::vector<std::byte> payload(4096, std::byte{0x11});  // the largest: next to the context
   for (int i = 1; i <= 3; ++i) {
@@ -185,9 +185,9 @@ class CallbacksWithContext : public DirectTest {
 };
 
 TEST_F(CallbacksWithContext, EachGetsItsOwn) {
-  EXPECT_EQ(Status(VmbChannelInitSetProcessPacketCallbacksEx(server_channel_, nullptr, nullptr,
-                                                             nullptr)),
-            STATUS_INVALID_PARAMETER_2);
+  EXPECT_EQ(
+      Status(VmbChannelInitSetProcessPacketCallbacksEx(server_channel_, nullptr, nullptr, nullptr)),
+      STATUS_INVALID_PARAMETER_2);
   ASSERT_EQ(Status(VmbChannelInitSetProcessPacketCallbacks(server_channel_, Plain, nullptr)),
             STATUS_SUCCESS);
   ASSERT_EQ(Status(VmbChannelInitSetProcessPacketCallbacksEx(server_channel_, Process, BatchEnd,
@@ -258,8 +258,9 @@ TEST_F(CallbacksWithContext, SavingATransactionTellsTheDriverOfIt) {
   ULONG filled = 0;
   ULONG required = 0;
   ASSERT_EQ(Status(VmbChannelSaveBegin(server_channel_)), STATUS_SUCCESS);
-  ASSERT_EQ(Status(VmbChannelSaveContinue(server_channel_, saved.data(), 65'536, &filled, &required)),
-            STATUS_SUCCESS);
+  ASSERT_EQ(
+      Status(VmbChannelSaveContinue(server_channel_, saved.data(), 65'536, &filled, &required)),
+      STATUS_SUCCESS);
   VmbChannelSaveEnd(server_channel_);
   EXPECT_TRUE(contexts_.recorder.Wait("save", 1));
   VmbChannelDisable(server_channel_);
@@ -288,8 +289,7 @@ TEST_F(CallersMemory, AChannelLivesInIt) {
   const auto unaligned = reinterpret_cast<VMBCHANNEL>(memory[0].bytes + 8);
   EXPECT_EQ(Status(VmbChannelInitialize(nullptr, FALSE, channel, bytes)),
             STATUS_INVALID_PARAMETER_1);
-  EXPECT_EQ(Status(VmbChannelInitialize(device, TRUE, channel, bytes)),
-            STATUS_INVALID_PARAMETER_2);
+  EXPECT_EQ(Status(VmbChannelInitialize(device, TRUE, channel, bytes)), STATUS_INVALID_PARAMETER_2);
   EXPECT_EQ(Status(VmbChannelInitialize(device, FALSE, nullptr, bytes)),
             STATUS_INVALID_PARAMETER_3);
   EXPECT_EQ(Status(VmbChannelInitialize(device, FALSE, unaligned, bytes)),
@@ -409,8 +409,8 @@ TEST_F(CallersMemory, BounceBuffersAreVisibleToTheServer) {
     buffers.push_back(static_cast<unsigned char*>(VmbChannelAllocateBounceBuffer(client_channel_)));
     ASSERT_NE(buffers.back(), nullptr);
     EXPECT_EQ(BYTE_OFFSET(buffers.back()), 0u);
-    EXPECT_TRUE(std::all_of(buffers.back(), buffers.back() + 5000,
-                            [](unsigned char c) { return c == 0; }));
+    EXPECT_TRUE(
+        std::all_of(buffers.back(), buffers.back() + 5000, [](unsigned char c) { return c == 0; }));
     std::memset(buffers.back(), i + 1, 8192);
   }
   EXPECT_EQ(buffers[0][8191], 1) << "buffers do not overlap";

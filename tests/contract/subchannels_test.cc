@@ -1,4 +1,5 @@
-// Sub-channels and target processors (KMCL reference 2.6, rows 64 and 67; VMBus reference 3.4, 3.6).
+// Sub-channels and target processors (KMCL reference 2.6, rows 64 and 67; VMBus
+// reference 3.4, 3.6).
 #include <set>
 
 #include "bus_fixture.h"
@@ -128,7 +129,8 @@ TEST_P(SubChannels, DisablingTheServersPrimaryDisablesThemFirst) {
   ASSERT_TRUE(client.Wait("Closed"));
   client_sub.Disable();
   client.Disable();
-  EXPECT_EQ(server_sub.Enable(), STATUS_INVALID_DEVICE_STATE) << "it is Disabled, and so is the primary";
+  EXPECT_EQ(server_sub.Enable(), STATUS_INVALID_DEVICE_STATE)
+      << "it is Disabled, and so is the primary";
   Open(server, client);
   Open(server_sub, client_sub);
   Mark(client_sub, server_sub);
