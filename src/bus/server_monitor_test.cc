@@ -8,8 +8,9 @@ namespace {
 
 wire::InitiateContact Contact(std::uint64_t parent_to_child, std::uint64_t child_to_parent) {
   wire::InitiateContact contact;
-  contact.version = wire::Version::kIron;
-  contact.target_info = wire::InitiateContact::TargetInfo(wire::kVmbusSint, 0, {});
+  contact.version = wire::Version::kCopper;
+  contact.target_info =
+      wire::InitiateContact::TargetInfo(wire::kVmbusSint, 0, wire::Feature::kModifyConnection);
   contact.parent_to_child_monitor_page = parent_to_child;
   contact.child_to_parent_monitor_page = child_to_parent;
   return contact;
