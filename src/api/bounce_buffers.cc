@@ -8,7 +8,7 @@
 namespace kmcl::api {
 namespace {
 
-constexpr ULONG kTag = 'cnuB';  // "Bunc", as pool tags read
+constexpr ULONG kTag = 0x636E7542;  // "Bunc", as pool tags read
 
 }  // namespace
 

@@ -147,9 +147,7 @@ NTSTATUS SendWithPfns(VMBPACKET PacketObject, PVOID Buffer, UINT32 BufferLength,
 }
 
 // Whether the verifier has to look at a packet first.
-bool IsWatched(VMBPACKET packet) {
-  return KMCL_VERIFIER_ON && packet != nullptr && PacketFrom(packet).send_limit == 0;
-}
+bool IsWatched(VMBPACKET packet) { return packet != nullptr && PacketFrom(packet).send_limit == 0; }
 
 }  // namespace
 }  // namespace kmcl::api
@@ -164,8 +162,10 @@ NTSTATUS VmbPacketSendWithExternalMdl(VMBPACKET PacketObject, PVOID Buffer, UINT
     return SendWithMdl(PacketObject, Buffer, BufferLength, ExternalDataMdl, MdlOffset, MdlLength,
                        Flags);
   };
-  if (!IsWatched(PacketObject)) return send();
-  return verifier::Send(PacketObject, Flags, "VmbPacketSendWithExternalMdl", send, KMCL_CALLER);
+  if (KMCL_VERIFIER_ON && IsWatched(PacketObject)) {
+    return verifier::Send(PacketObject, Flags, "VmbPacketSendWithExternalMdl", send, KMCL_CALLER);
+  }
+  return send();
 }
 
 NTSTATUS VmbPacketSendWithExternalPfns(VMBPACKET PacketObject, PVOID Buffer, UINT32 BufferLength,
@@ -174,8 +174,10 @@ NTSTATUS VmbPacketSendWithExternalPfns(VMBPACKET PacketObject, PVOID Buffer, UIN
   const auto send = [=] {
     return SendWithPfns(PacketObject, Buffer, BufferLength, ExternalDataPfns, PfnLength, Flags);
   };
-  if (!IsWatched(PacketObject)) return send();
-  return verifier::Send(PacketObject, Flags, "VmbPacketSendWithExternalPfns", send, KMCL_CALLER);
+  if (KMCL_VERIFIER_ON && IsWatched(PacketObject)) {
+    return verifier::Send(PacketObject, Flags, "VmbPacketSendWithExternalPfns", send, KMCL_CALLER);
+  }
+  return send();
 }
 
 NTSTATUS VmbChannelPacketGetExternalData(VMBPACKETCOMPLETION PacketCompletionContext, UINT32 Flags,
