@@ -14,7 +14,7 @@ ChannelEnd::ChannelEnd(channel::Side side, channel::Handler& handler, PassivePoo
 void ChannelEnd::SetPrimary(ChannelEnd& primary) {
   if (primary_.get() == &primary) return;
   {
-    MutexLock lock(primary.family_mutex_);
+    MutexLock lock(family_mutex_);
     std::erase_if(primary.subchannels_, [](const auto& each) {
       const auto sub = each.lock();
       return sub == nullptr || sub->is_retired();

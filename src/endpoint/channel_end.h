@@ -58,8 +58,9 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
   // Carries out what the engine wants the bus to know, on a passive thread; may wait for the bus.
   virtual void CarryOut(channel::BusRequest request) = 0;
 
-  // Which thread dispatches this channel, and watches its monitor if it has one, from before it is open until its rings are gone. Both are
-  // called by the end that owns the bus; EndDispatch returns once no dispatch turn runs any more.
+  // Which thread dispatches this channel, and watches its monitor if it has one, from before it is open
+  // until its rings are gone. Both are called by the end that owns the bus; EndDispatch returns once no
+  // dispatch turn runs any more.
   void BeginDispatch(Dispatcher& dispatcher, std::shared_ptr<transport::Link> link,
                      std::uint32_t inbox, wire::ChannelId id, Monitor monitor = {});
   void EndDispatch();
@@ -73,7 +74,7 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
   // Written in the Init window.
   std::shared_ptr<ChannelEnd> primary_;
   std::uint16_t subchannel_index_ = 0;
-  mutable Mutex family_mutex_;
+  inline static Mutex family_mutex_;  // every channel's: taken when one is set up or closed
   std::vector<std::weak_ptr<ChannelEnd>> subchannels_ KMCL_GUARDED_BY(family_mutex_);
   std::uint16_t last_subchannel_ KMCL_GUARDED_BY(family_mutex_) = 0;
 

@@ -24,7 +24,7 @@ constexpr ChannelOptions kOptions{.maximum_packet_bytes = 4096, .ring_pages = 4}
 // Memory of one process. Rings are memfd pages, which both ends map; they are not counted.
 struct Memory {
   std::int64_t heap_bytes = 0;     // allocated and not freed
-  std::int64_t private_bytes = 0;  // resident, of this process alone
+  std::int64_t private_bytes = 0;  // resident, of no file
   std::int64_t areas = 0;          // mappings; each costs the kernel about 200 bytes
 };
 
@@ -33,14 +33,13 @@ Memory Measure() {
   const struct mallinfo2 heap = mallinfo2();
   memory.heap_bytes = static_cast<std::int64_t>(heap.uordblks + heap.hblkhd);
   std::ifstream smaps("/proc/self/smaps");
-  bool is_ring = false;
   for (std::string line; std::getline(smaps, line);) {
     std::int64_t kilobytes = 0;
-    if (sscanf(line.c_str(), "Private_Clean: %" SCNd64, &kilobytes) == 1 ||
-        sscanf(line.c_str(), "Private_Dirty: %" SCNd64, &kilobytes) == 1) {
-      if (!is_ring) memory.private_bytes += kilobytes * 1024;
+    // Anonymous, not Private: pages from before the fork turn private when the child writes to them.
+    // Rings are not anonymous.
+    if (sscanf(line.c_str(), "Anonymous: %" SCNd64, &kilobytes) == 1) {
+      memory.private_bytes += kilobytes * 1024;
     } else if (line.find('-') < line.find(' ')) {  // an area's first line
-      is_ring = line.find("/memfd:") != std::string::npos;
       ++memory.areas;
     }
   }
