@@ -1,51 +1,12 @@
 #include "channel/channel.h"
 
-#include <algorithm>
-#include <cinttypes>
-#include <cstring>
-#include <new>
 #include <utility>
 
 #include "channel/callback_scope.h"
 #include "log.h"
-#include "wire/gpa_range.h"
-#include "wire/pipe.h"
 
 namespace kmcl::channel {
 namespace {
-
-constexpr std::uint32_t kMostIdlePackets = 256;  // in a busy channel's lookaside list
-constexpr std::size_t kPacketAlignment = 16;
-static_assert(alignof(Packet) <= kPacketAlignment && sizeof(Packet) % kPacketAlignment == 0);
-
-// `unit` is a power of two.
-constexpr std::uint32_t RoundUp(std::uint32_t bytes, std::uint32_t unit) {
-  return (bytes + unit - 1) & ~(unit - 1);
-}
-
-// A packet sets aside at most this much for the description of external data: what describes 1 MiB in
-// some pieces. A longer description is allocated when it is sent.
-constexpr std::uint32_t kMostExternalRoom = 2560;
-
-std::uint32_t ExternalRoom(const Config& config) {
-  return std::min(ExternalHeaderBytes(config), kMostExternalRoom);
-}
-
-// Where a packet's inline context stands in its buffer, at a multiple of `unit`.
-std::uint32_t InlineContextOffset(const Config& config, std::uint32_t unit) {
-  return RoundUp(RoundUp(config.maximum_packet_bytes, 8) + ExternalRoom(config), unit);
-}
-
-// Data pages of a ring that holds `packets` of the largest packets of a channel.
-std::uint32_t PagesFor(const Config& config, std::uint64_t packets) {
-  const std::uint64_t packet_bytes = ring::OutgoingRing::PacketBytes(
-      ExternalHeaderBytes(config), std::uint64_t{config.maximum_packet_bytes} +
-                                       (config.pipe ? sizeof(wire::PipeHeader) : 0));
-  // A ring is never filled to its last two units (ring::MaximumPacketBytes).
-  constexpr std::uint64_t kUnused = 2 * std::uint64_t{wire::kRingUnitBytes};
-  return static_cast<std::uint32_t>((packets * packet_bytes + kUnused + wire::kPageBytes - 1) /
-                                    wire::kPageBytes);
-}
 
 // Before a synchronous request is sent, and when that has failed.
 void TakeAlong(Packet& packet, ExternalData* external) {
@@ -70,28 +31,6 @@ ring::RingPages PagesOf(const transport::RingMapping::View& view) {
 
 }  // namespace
 
-std::uint32_t ExternalHeaderBytes(const Config& config) {
-  if (config.maximum_external_bytes == 0 || config.maximum_external_chain == 0) return 0;
-  // Every piece may begin and end inside of a page, and has at least a byte.
-  const std::uint64_t pieces =
-      std::min(config.maximum_external_chain, config.maximum_external_bytes);
-  const std::uint64_t pages = config.maximum_external_bytes / wire::kPageBytes + 2 * pieces;
-  const std::uint32_t body = wire::kMaximumPacketBytes - wire::kPacketDescriptorBytes;
-  const std::uint32_t most = body - std::min(body, RoundUp(config.maximum_packet_bytes, 8));
-  return static_cast<std::uint32_t>(
-      std::min<std::uint64_t>(wire::GpaDirectWriter::Bytes(pieces, pages), most));
-}
-
-std::uint32_t RingPages(const Config& config, std::uint32_t wanted) {
-  constexpr std::uint32_t kControlPages = 1;
-  constexpr std::uint32_t kLeastDefaultPages = 4;  // KMCL reference 10.3
-  constexpr std::uint64_t kDefaultPackets = 8;
-  if (wanted == 0) {
-    return std::max(kLeastDefaultPages, kControlPages + PagesFor(config, kDefaultPackets));
-  }
-  return std::max(wanted, kControlPages + PagesFor(config, 1));
-}
-
 bool InCallback() { return callback_depth > 0; }
 
 Channel::Channel(Side side, Handler& handler, Turns& turns)
@@ -99,16 +38,10 @@ Channel::Channel(Side side, Handler& handler, Turns& turns)
       handler_(handler),
       turns_(turns),
       lifecycle_(side),
+      packets_(*this, sender_),
       receiver_(handler, turns, sender_) {}
 
-Channel::~Channel() {
-  TrimIdlePackets();
-  MutexLock lock(packets_mutex_);
-  if (packet_count_ != 0) {
-    Log(LogLevel::kError, "a channel goes while its owner still has %" PRIu32 " of its packets",
-        packet_count_);
-  }
-}
+Channel::~Channel() = default;
 
 // ---- State.
 
@@ -133,7 +66,7 @@ Result<void> Channel::Enable() {
                                 .header_bytes = ExternalRoom(config_)});
   }
   SetSenderMode(Sender::Mode::kHolding);
-  if (auto ready = PreallocatePackets(); !ready) {
+  if (auto ready = packets_.Preallocate(); !ready) {
     UndoEnable();
     return ready;
   }
@@ -384,153 +317,6 @@ void Channel::OnConnectFailed(Error error) {
 
 // ---- Packets.
 
-// [Packet | payload | description of external data | inline context]
-std::uint32_t Channel::packet_object_bytes() const {
-  const std::uint32_t inline_bytes = config_.inline_context_bytes;
-  return static_cast<std::uint32_t>(sizeof(Packet)) +
-         (inline_bytes == 0 ? InlineContextOffset(config_, 8)
-                            : InlineContextOffset(config_, 16) + RoundUp(inline_bytes, 16));
-}
-
-Packet* Channel::InitializePacket(void* memory) {
-  auto* packet = new (memory) Packet;
-  packet->channel = this;
-  packet->capacity = config_.maximum_packet_bytes;
-  packet->send_limit = packet->capacity + 1;
-  packet->external_room = ExternalRoom(config_);
-  packet->in_caller_memory = true;
-  if (config_.inline_context_bytes != 0) {
-    packet->inline_context_bytes = config_.inline_context_bytes;
-    packet->inline_context = packet->buffer() + InlineContextOffset(config_, 16);
-    std::memset(packet->inline_context, 0, packet->inline_context_bytes);
-  }
-  return packet;
-}
-
-Packet* Channel::NewPacket() {
-  void* memory = ::operator new(packet_object_bytes(), std::align_val_t{kPacketAlignment},
-                                std::nothrow);
-  if (memory == nullptr) return nullptr;
-  Packet* const packet = InitializePacket(memory);
-  packet->in_caller_memory = false;
-  return packet;
-}
-
-void Channel::DeletePacket(Packet& packet) {
-  packet.~Packet();
-  ::operator delete(&packet, std::align_val_t{kPacketAlignment});
-}
-
-Packet* Channel::AllocatePacket() { return TakePacket<For::kOwner>(); }
-
-template <Channel::For kFor>
-Packet* Channel::TakePacket() {
-  constexpr bool kCounts = kFor == For::kOwner;
-  Packet* packet = nullptr;
-  std::uint32_t count = 0;
-  {
-    MutexLock lock(packets_mutex_);
-    if (kCounts && config_.maximum_packets != 0 && owners_count_ >= config_.maximum_packets) {
-      return nullptr;
-    }
-    // One whose layout is still the right one: the Init window may have been used since.
-    while (packet == nullptr && idle_packets_ != nullptr) {
-      Packet* const idle = std::exchange(idle_packets_, idle_packets_->next_idle);
-      --idle_count_;
-      if (idle->capacity == config_.maximum_packet_bytes &&
-          idle->external_room == ExternalRoom(config_) &&
-          idle->inline_context_bytes == config_.inline_context_bytes) {
-        packet = idle;
-      } else {
-        --packet_count_;
-        DeletePacket(*idle);
-      }
-    }
-    if (packet == nullptr && (!kCounts || !config_.watched)) count = ++packet_count_;
-    if (kCounts) ++owners_count_;
-  }
-  if (packet != nullptr) {
-    packet->next_idle = nullptr;
-    if (packet->inline_context != nullptr) {
-      std::memset(packet->inline_context, 0, packet->inline_context_bytes);
-    }
-  } else {
-    packet = count == 0 ? handler_.OnAllocatePacket() : NewPacket();
-    if (packet == nullptr) {
-      MutexLock lock(packets_mutex_);
-      if (count != 0) --packet_count_;
-      if (kCounts) --owners_count_;
-      return nullptr;
-    }
-    if (count != 0) sender_.ReserveTransactions(count);
-  }
-  packet->counts = kCounts;
-  return packet;
-}
-
-void Channel::ForgetPacket(Packet& packet) {
-  MutexLock lock(packets_mutex_);
-  if (std::exchange(packet.counts, false)) --owners_count_;
-}
-
-void Channel::FreePacket(Packet& packet) {
-  packet.pointer = nullptr;
-  packet.routine = nullptr;
-  packet.waiter = nullptr;
-  {
-    MutexLock lock(packets_mutex_);
-    if (std::exchange(packet.counts, false)) --owners_count_;
-    const std::uint32_t most =
-        config_.maximum_packets != 0 ? config_.maximum_packets : kMostIdlePackets;
-    if (keeping_packets_ && idle_count_ < most) {
-      packet.next_idle = idle_packets_;
-      idle_packets_ = &packet;
-      ++idle_count_;
-      return;
-    }
-    --packet_count_;
-  }
-  DeletePacket(packet);
-}
-
-Result<void> Channel::PreallocatePackets() {
-  const std::uint32_t wanted = config_.maximum_packets;
-  if (wanted == 0 || config_.watched) return {};
-  sender_.ReserveTransactions(wanted);
-  for (;;) {
-    {
-      MutexLock lock(packets_mutex_);
-      keeping_packets_ = true;
-      if (packet_count_ >= wanted) return {};
-      ++packet_count_;
-    }
-    Packet* const packet = NewPacket();
-    MutexLock lock(packets_mutex_);
-    if (packet == nullptr) {
-      --packet_count_;
-      return std::unexpected(Error::kOutOfMemory);
-    }
-    packet->next_idle = std::exchange(idle_packets_, packet);
-    ++idle_count_;
-  }
-}
-
-void Channel::KeepIdlePackets() {
-  MutexLock lock(packets_mutex_);
-  keeping_packets_ = !config_.watched;  // none that the watching owner does not know
-}
-
-void Channel::TrimIdlePackets() {
-  Packet* idle = nullptr;
-  {
-    MutexLock lock(packets_mutex_);
-    keeping_packets_ = false;
-    idle = std::exchange(idle_packets_, nullptr);
-    packet_count_ -= std::exchange(idle_count_, 0);
-  }
-  while (idle != nullptr) DeletePacket(*std::exchange(idle, idle->next_idle));
-}
-
 Result<void> Channel::Send(Packet& packet, std::span<const std::byte> data, bool wants_completion) {
   if (data.size() > packet.capacity) return std::unexpected(Error::kPacketTooLong);
   Sender::Effects effects;
@@ -567,17 +353,17 @@ Result<std::size_t> Channel::SendAndWait(
 Result<std::size_t> Channel::Request(
     std::span<const std::byte> data, bool wants_completion, std::span<std::byte> reply,
     std::optional<std::chrono::steady_clock::time_point> deadline, ExternalData* external) {
-  Packet* const packet = TakePacket<For::kLibrary>();
+  Packet* const packet = packets_.Take(PacketPool::For::kLibrary);
   if (packet == nullptr) return std::unexpected(Error::kOutOfMemory);
   auto result = SendAndWait(*packet, data, wants_completion, reply, deadline, external);
-  FreePacket(*packet);
+  packets_.Free(*packet);
   return result;
 }
 
 Result<std::size_t> Channel::RequestNow(std::span<const std::byte> data, bool wants_completion,
                                         std::span<std::byte> reply, ExternalData* external) {
   if (data.size() > config_.maximum_packet_bytes) return std::unexpected(Error::kPacketTooLong);
-  Packet* const packet = TakePacket<For::kLibrary>();
+  Packet* const packet = packets_.Take(PacketPool::For::kLibrary);
   if (packet == nullptr) return std::unexpected(Error::kOutOfMemory);
   SynchronousWait wait(reply);
   packet->waiter = &wait;
@@ -601,7 +387,7 @@ Result<std::size_t> Channel::RequestNow(std::span<const std::byte> data, bool wa
       }
     }
   }
-  FreePacket(*packet);
+  packets_.Free(*packet);
   return result;
 }
 
@@ -674,7 +460,7 @@ Turn Channel::Dispatch(std::uint32_t spins) {
     return Turn::kAsleep;
   }
   CallbackScope in_callback;
-  if (!std::exchange(awake_, true)) KeepIdlePackets();
+  if (!std::exchange(awake_, true)) packets_.KeepIdle();
   if (sender_.has_queued()) {
     Sender::Effects effects;
     sender_.Flush(effects);
@@ -686,7 +472,7 @@ Turn Channel::Dispatch(std::uint32_t spins) {
   if (broken) Break(*broken);
   if (turn == Turn::kAsleep || turn == Turn::kStopped) {
     awake_ = false;
-    if (config_.maximum_packets == 0) TrimIdlePackets();
+    if (config_.maximum_packets == 0) packets_.TrimIdle();
   }
   return turn;
 }

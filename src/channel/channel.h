@@ -16,9 +16,11 @@
 #include <span>
 #include <vector>
 
+#include "channel/config.h"
 #include "channel/handler.h"
 #include "channel/lifecycle.h"
 #include "channel/packet.h"
+#include "channel/packet_pool.h"
 #include "channel/raw_queue.h"
 #include "channel/receiver.h"
 #include "channel/restorer.h"
@@ -30,26 +32,6 @@
 #include "transport/link.h"
 
 namespace kmcl::channel {
-
-// What is set in the Init window and stays.
-struct Config {
-  std::uint32_t maximum_packet_bytes = 4096;
-  std::uint32_t maximum_external_bytes = 0;  // 0: as much as a packet can describe
-  std::uint32_t maximum_external_chain = 0;
-  std::uint32_t context_bytes = 0;
-  std::uint32_t inline_context_bytes = 0;  // in each packet object
-  std::uint32_t maximum_packets = 0;       // allocated at a time, and kept ready; 0: no limit
-  bool pipe = false;
-  bool watched = false;  // the owner makes the packets it sends: Handler::OnAllocatePacket
-};
-
-// The longest header that describes external data in a packet of the channel; 0 while the channel is not
-// set up for external data, when only the ring limits it.
-std::uint32_t ExternalHeaderBytes(const Config& config);
-
-// Pages for one ring of a client's channel, control page included: `wanted`, or with 0 a default that
-// holds some of the channel's largest packets; raised to what one of them needs.
-std::uint32_t RingPages(const Config& config, std::uint32_t wanted);
 
 // What the endpoint carries out on the bus between two state steps.
 enum class BusRequest : std::uint8_t {
@@ -90,8 +72,8 @@ class Channel {
   Config* config_in_init_window() KMCL_EXCLUDES(mutex_);
   const Config& config() const { return config_; }
 
-  // kNotDisabled, kOutOfMemory (of packets to keep ready). The endpoint then puts the channel on the bus and says how that went: ConfirmEnable
-  // closes the Init window; UndoEnable leaves it as it was.
+  // kNotDisabled, kOutOfMemory (of packets to keep ready). The endpoint then puts the channel on the bus
+  // and says how that went: ConfirmEnable closes the Init window; UndoEnable leaves it as it was.
   [[nodiscard]] Result<void> Enable() KMCL_EXCLUDES(mutex_);
   void ConfirmEnable() KMCL_EXCLUDES(mutex_);
   void UndoEnable() KMCL_EXCLUDES(mutex_);
@@ -111,11 +93,11 @@ class Channel {
   // Packets. AllocatePacket gives nullptr without memory, and beyond the maximum of packets, which
   // binds the owner's packets only. FreePacket: only for those, and idle ones. ForgetPacket: instead of
   // it, for one that the owner made itself.
-  Packet* AllocatePacket();
-  void ForgetPacket(Packet& packet) KMCL_EXCLUDES(packets_mutex_);
-  void FreePacket(Packet& packet);
-  std::uint32_t packet_object_bytes() const;
-  Packet* InitializePacket(void* memory);
+  Packet* AllocatePacket() { return packets_.Take(PacketPool::For::kOwner); }
+  void ForgetPacket(Packet& packet) { packets_.Forget(packet); }
+  void FreePacket(Packet& packet) { packets_.Free(packet); }
+  std::uint32_t packet_object_bytes() const { return packets_.object_bytes(); }
+  Packet* InitializePacket(void* memory) { return packets_.Initialize(memory); }
 
   // kDisabled, kPacketInFlight, kPacketTooLong. On success the completion routine will be called once.
   [[nodiscard]] Result<void> Send(Packet& packet, std::span<const std::byte> data,
@@ -233,9 +215,6 @@ class Channel {
   void EndAbandoned() KMCL_EXCLUDES(mutex_);
   bool TakeReattached() KMCL_EXCLUDES(mutex_);
   void AbortSynchronous();
-  enum class For : std::uint8_t { kOwner, kLibrary };
-  template <For kFor>
-  Packet* TakePacket() KMCL_EXCLUDES(packets_mutex_);
   // Carries out what a sender's call left to do.
   void Carry(Sender::Effects& effects);
   void Break(Error error);
@@ -255,15 +234,6 @@ class Channel {
   std::expected<Restored, SaveFailure> RestoreInto(Restorer& restorer, const ChannelName& name,
                                                    std::span<const std::byte> buffer);
   bool MayRestore() const KMCL_REQUIRES(mutex_);
-
-  // Fills the lookaside list up to the maximum of packets, if one is set. kOutOfMemory.
-  [[nodiscard]] Result<void> PreallocatePackets() KMCL_EXCLUDES(packets_mutex_);
-  Packet* NewPacket();
-  static void DeletePacket(Packet& packet);
-  // The lookaside list keeps packets from the first turn after a sleep to the next sleep; with a maximum
-  // of packets, for ever.
-  void KeepIdlePackets() KMCL_EXCLUDES(packets_mutex_);
-  void TrimIdlePackets() KMCL_EXCLUDES(packets_mutex_);
 
   const Side side_;
   Handler& handler_;
@@ -290,19 +260,12 @@ class Channel {
   bool was_opened_ KMCL_GUARDED_BY(mutex_) = false;   // since it was enabled
   bool reattached_ KMCL_GUARDED_BY(mutex_) = false;   // opening without a new open
 
+  PacketPool packets_;
   Sender sender_;
   Receiver receiver_;
   std::unique_ptr<RawQueue> raw_;  // of a raw channel, whose sender and receiver never see a ring
   std::atomic<bool> ring_broken_{false};
   bool awake_ = false;  // the dispatch thread's: the last turn did not end in sleep
-
-  // The lookaside list.
-  Mutex packets_mutex_;
-  Packet* idle_packets_ KMCL_GUARDED_BY(packets_mutex_) = nullptr;
-  std::uint32_t idle_count_ KMCL_GUARDED_BY(packets_mutex_) = 0;
-  bool keeping_packets_ KMCL_GUARDED_BY(packets_mutex_) = false;
-  std::uint32_t packet_count_ KMCL_GUARDED_BY(packets_mutex_) = 0;  // allocated, idle ones included
-  std::uint32_t owners_count_ KMCL_GUARDED_BY(packets_mutex_) = 0;  // in the owner's hands
 };
 
 // Whether this thread runs inside a callback of some channel, where blocking calls are forbidden.

@@ -137,14 +137,9 @@ void Partitions::Arrive(KMCL_SERVER server, HANDLE partition) {
                       KmclStatusName(file.error())));
     }
   }
-  {
-    const std::lock_guard lock(mutex_);
-    if (!closing_) {
-      devices_.emplace(partition, std::move(devices));
-      return;
-    }
-  }
-  Retire(std::move(devices));  // RevokeAll came in between and did not see them
+  // If RevokeAll came in between, Leave finds them: the bus thread must not wait for their end.
+  const std::lock_guard lock(mutex_);
+  devices_.emplace(partition, std::move(devices));
 }
 
 void Partitions::Leave(HANDLE partition) {

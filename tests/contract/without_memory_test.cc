@@ -70,6 +70,16 @@ TEST_F(WithoutMemory, AChannelIsNotAllocated) {
   }
 }
 
+TEST_F(WithoutMemory, ALatencyIsNotSet) {
+  OpenBoth();
+  UINT16 before = 0;
+  ExpectFailsUntilThereIsMemory(
+      [&] { return VmbChannelSetInterruptLatency(client_channel_, 500, &before); });
+  EXPECT_EQ(before, 0);
+  EXPECT_EQ(Status(VmbChannelSetInterruptLatency(client_channel_, 0, &before)), STATUS_SUCCESS);
+  EXPECT_EQ(before, 500);
+}
+
 TEST_F(WithoutMemory, AChannelInTheCallersMemoryIsNotMade) {
   struct alignas(16) Unit {
     unsigned char bytes[16];

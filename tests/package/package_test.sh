@@ -42,8 +42,10 @@ read -ra wdk_flags <<<"$(pkg-config --cflags --libs kmcl-wdk)"
 warnings=(-Wall -Wextra -Wpedantic -Werror)
 "$cc" -std=c11 "${warnings[@]}" "$examples/echo_server.c" -o "$work/server" "${flags[@]}"
 "$cc" -std=c11 "${warnings[@]}" "$examples/echo_client.c" -o "$work/client" "${flags[@]}"
-"$cc" -std=c11 "${warnings[@]}" -Wno-multichar -Wno-four-char-constants "$here/driver.c" \
-  -o "$work/driver" "${wdk_flags[@]}"
+driver_warnings=("${warnings[@]}" -Wno-multichar -Wno-four-char-constants)  # of tags
+"$cc" -std=c11 "${driver_warnings[@]}" "$here/driver.c" -o "$work/driver" "${wdk_flags[@]}"
+"$cc" -std=c11 "${driver_warnings[@]}" "$examples"/ramdisk_{server,vsp}.c -o "$work/ramdisk_server" "${wdk_flags[@]}"
+"$cc" -std=c11 "${driver_warnings[@]}" "$examples"/ramdisk_{client,vsc}.c -o "$work/ramdisk_client" "${wdk_flags[@]}"
 for compiler in "$cxx" g++ clang++-19; do
   command -v "$compiler" >/dev/null || continue
   "$compiler" -std=c++23 "${warnings[@]}" -Wshadow "$examples/echo_server.cpp" \
@@ -55,6 +57,7 @@ export LD_LIBRARY_PATH=$libdir
 "$examples/echo_test.sh" "$work/server" "$work/client"
 "$examples/echo_test.sh" "$work/server_cpp" "$work/client_cpp"
 "$work/driver" || fail 'the driver failed'
+"$examples/ramdisk_test.sh" "$work/ramdisk_server" "$work/ramdisk_client" 1000 5
 unset LD_LIBRARY_PATH
 
 # And with find_package.
@@ -65,6 +68,7 @@ cmake --build "$work/build" >"$work/build.log" 2>&1 || fail "$(<"$work/build.log
 "$examples/echo_test.sh" "$work/build/server" "$work/build/client"
 "$examples/echo_test.sh" "$work/build/static_server" "$work/build/static_client"
 "$work/build/driver" || fail 'the driver failed'
+"$examples/ramdisk_test.sh" "$work/build/ramdisk_server" "$work/build/ramdisk_client" 1000 5
 
 [[ ! -e $build/src/cli/vmbus ]] || "$prefix/bin/vmbus" --version | grep -q '^vmbus ' ||
   fail 'the installed vmbus does not start'
