@@ -276,7 +276,11 @@ Pool* ThePool() {
   if (pool != nullptr) return pool;
   static const int registered = pthread_atfork(nullptr, nullptr, LeavePoolToParent);
   (void)registered;
-  Pool* const made = Pool::Make();
+  Pool* made = nullptr;
+  try {
+    made = Pool::Make();
+  } catch (const std::bad_alloc&) {
+  }
   if (made == nullptr) return nullptr;
   made->inherited = inherited_pool.load();
   if (the_pool.compare_exchange_strong(pool, made, std::memory_order_acq_rel)) return made;

@@ -1,6 +1,7 @@
 #include "transport/page_allocator.h"
 
 #include <iterator>
+#include <new>
 #include <utility>
 
 #include "result.h"
@@ -12,8 +13,12 @@ std::optional<PageRun> PageAllocator::Allocate(std::uint32_t count) {
   for (auto run = free_.begin(); run != free_.end(); ++run) {
     const auto [first, pages] = *run;
     if (pages < count) continue;
-    free_.erase(run);
-    if (pages > count) free_.emplace(first + count, pages - count);
+    auto node = free_.extract(run);
+    if (pages > count) {
+      node.key() = first + count;
+      node.mapped() = pages - count;
+      free_.insert(std::move(node));
+    }
     return PageRun{wire::PageNumber{first}, count};
   }
 
@@ -49,7 +54,11 @@ void PageAllocator::Free(PageRun run) {
     pages += next->second;
     free_.erase(next);
   }
-  free_.emplace(first, pages);
+  try {
+    free_.emplace(first, pages);
+  } catch (const std::bad_alloc&) {
+    // Without memory to note it, the run stays in use.
+  }
 }
 
 }  // namespace kmcl::transport
