@@ -105,7 +105,7 @@ static VOID RemoveDisks(VOID) {
   pthread_mutex_unlock(&g_Lock);
 }
 
-/* ---- The old process ----------------------------------------------------------------------------
+/* ---- The old process ----
  * For each disk: the partition, the size of what was saved, and that. */
 
 typedef struct SAVED_DISK {
@@ -188,8 +188,7 @@ static BOOLEAN Replace(KMCL_SERVER Server, const char* Program, const char* Imag
   return replaced;
 }
 
-/* ---- The new process ----------------------------------------------------------------------------
- */
+/* ---- The new process ---- */
 
 static NTSTATUS RestoreAll(PVOID Context, KMCL_SERVER Server, const VOID* State, SIZE_T StateSize) {
   const unsigned char* at = State;

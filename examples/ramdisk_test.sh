@@ -47,7 +47,7 @@ read -r -t 60 line <&5 || fail 'the client does not work'
 
 for ((i = 1; i <= handovers; i++)); do
   before=$serving
-  kill -USR1 "$serving"
+  kill -USR1 "$serving" || fail "handover $i: the server is gone"
   next_server "handover $i"
   [[ $serving != "$before" ]] || fail "handover $i: it is the same process"
 done

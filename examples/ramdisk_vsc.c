@@ -50,8 +50,7 @@ static EVT_VMB_CHANNEL_PNP_FAILURE OnPnpFailure;
 static EVT_VMB_CHANNEL_PROCESS_PACKET OnPacket;
 static EVT_VMB_PACKET_COMPLETION_ROUTINE OnTransferDone;
 
-/* ---- States
- * -------------------------------------------------------------------------------------- */
+/* ---- States ---- */
 
 static NTSTATUS OnOpened(VMBCHANNEL Channel) {
   RAMDISK_VSC* vsc = VmbChannelGetPointer(Channel);
@@ -132,8 +131,7 @@ static VOID OnClosed(VMBCHANNEL Channel) {
   if (!InterlockedExchangeAdd(&vsc->Closing, 0)) OnLost(vsc);
 }
 
-/* ---- Packets
- * ------------------------------------------------------------------------------------- */
+/* ---- Packets ---- */
 
 static VOID OnPacket(VMBCHANNEL Channel, VMBPACKETCOMPLETION Packet, PVOID Buffer,
                      UINT32 BufferLength, UINT32 Flags) {
@@ -250,8 +248,7 @@ VOID RamdiskVscNotices(RAMDISK_VSC* Vsc, UINT64* Total, BOOLEAN* OutOfOrder) {
   *OutOfOrder = InterlockedExchangeAdd(&Vsc->OutOfOrder, 0) != 0;
 }
 
-/* ---- Life
- * ---------------------------------------------------------------------------------------- */
+/* ---- Life ---- */
 
 VOID RamdiskVscPause(RAMDISK_VSC* Vsc) { VmbChannelPause(Vsc->Channel); }
 

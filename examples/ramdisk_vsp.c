@@ -34,8 +34,7 @@ static EVT_VMB_CHANNEL_SAVE_PACKET OnSavePacket;
 static EVT_VMB_CHANNEL_RESTORE_PACKET OnRestorePacket;
 static EVT_VMB_PACKET_COMPLETION_ROUTINE OnNoticeDone;
 
-/* ---- The bitmap
- * ---------------------------------------------------------------------------------- */
+/* ---- The bitmap ---- */
 
 static VOID UnmapBitmap(RAMDISK_VSP* Vsp) {
   if (Vsp->Bitmap != NULL) VmbChannelUnmapGpadl(Vsp->Channel, Vsp->BitmapGpadl);
@@ -69,8 +68,7 @@ static VOID MarkWritten(RAMDISK_VSP* Vsp, UINT64 First, UINT32 Count) {
   }
 }
 
-/* ---- Packets
- * ------------------------------------------------------------------------------------- */
+/* ---- Packets ---- */
 
 static VOID Reply(VMBPACKETCOMPLETION Packet, NTSTATUS Status) {
   RAMDISK_TRANSFER_REPLY reply = {Status, 0};
@@ -197,8 +195,7 @@ static VOID OnPacket(VMBCHANNEL Channel, VMBPACKETCOMPLETION Packet, PVOID Buffe
   }
 }
 
-/* ---- States
- * -------------------------------------------------------------------------------------- */
+/* ---- States ---- */
 
 /* A channel that was restored opens with a bitmap that its client gave before. If it is gone, so is
  * the client's driver, and the next one says hello. */
@@ -212,8 +209,7 @@ static NTSTATUS OnOpened(VMBCHANNEL Channel) {
 
 static VOID OnClosed(VMBCHANNEL Channel) { UnmapBitmap(VmbChannelGetPointer(Channel)); }
 
-/* ---- Save and restore
- * ---------------------------------------------------------------------------- */
+/* ---- Save and restore ---- */
 
 static NTSTATUS OnSavePacket(VMBCHANNEL Channel, VMBPACKET Packet, PVOID SaveBuf,
                              UINT32 SaveBufSize, PUINT32 BytesNeeded) {
@@ -297,8 +293,7 @@ static NTSTATUS Restore(RAMDISK_VSP* Vsp, const VOID* Saved, ULONG SavedSize) {
                                      SavedSize - (ULONG)sizeof(own));
 }
 
-/* ---- Life
- * ---------------------------------------------------------------------------------------- */
+/* ---- Life ---- */
 
 static NTSTATUS Configure(RAMDISK_VSP* Vsp, HANDLE Partition) {
   VMB_CHANNEL_STATE_CHANGE_CALLBACKS callbacks;

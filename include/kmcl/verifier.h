@@ -40,7 +40,7 @@ typedef enum KMCL_VERIFIER_CHECK {
     KmclCheckFreedInFlight = 5,       /* V05: a packet was freed while it is in flight */
     KmclCheckSentInFlight = 6,        /* V06: a packet was sent while it is in flight */
     KmclCheckNoRoutine = 7,           /* V07: a packet was sent without a completion routine */
-    KmclCheckLevel = 8,               /* V08: a call that may block, at DISPATCH_LEVEL */
+    KmclCheckLevel = 8,               /* V08: a call for PASSIVE_LEVEL, above it */
     KmclCheckInCallback = 9,          /* V09: a call that this callback must not make */
     KmclCheckInitWindow = 10,         /* V10: an Init function outside of the Init window */
     KmclCheckGpadlLeft = 11,          /* V11: a GPADL was left behind at EvtVmbChannelClosed */

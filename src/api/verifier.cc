@@ -68,9 +68,10 @@ bool CheckLevel(VMBCHANNEL channel, const char* function, const Site& site) {
   const KIRQL level = KeGetCurrentIrql();
   if (level == PASSIVE_LEVEL) return true;
   const CallbackScope* const inside = CallbackScope::Current();
-  return !Violation(KmclCheckLevel, Format("%s may block, and was called at level %d%s%s.",
-                                           function, int{level}, inside == nullptr ? "" : ", from ",
-                                           inside == nullptr ? "" : inside->Described().c_str()))
+  return !Violation(KmclCheckLevel,
+                    Format("%s is for PASSIVE_LEVEL, and was called at level %d%s%s.", function,
+                           int{level}, inside == nullptr ? "" : ", from ",
+                           inside == nullptr ? "" : inside->Described().c_str()))
               .Channel(channel)
               .Now(function, site)
               .Report();
@@ -102,12 +103,10 @@ void MadeUnwatched() { has_unwatched_channels.store(true, std::memory_order_rela
 ChannelObject* MakeChannel(PDEVICE_OBJECT parent, const void* caller) {
   auto* const channel = new VerifiedChannel(parent, false);
   channel->engine().config_in_init_window()->watched = true;
-  Registry::Get().AddChannel(
-      channel,
-      {.object = channel,
-       .binding = BindingOf(parent),
-       .is_server = channel->is_server(),
-       .allocated = Here(caller)});
+  Registry::Get().AddChannel(channel, {.object = channel,
+                                       .binding = BindingOf(parent),
+                                       .is_server = channel->is_server(),
+                                       .allocated = Here(caller)});
   return channel;
 }
 
@@ -157,7 +156,7 @@ bool MayChangeState(VMBCHANNEL channel, const char* function, const void* caller
   return true;
 }
 
-bool MayBlock(VMBCHANNEL channel, const char* function, const void* caller) {
+bool IsAtPassive(VMBCHANNEL channel, const char* function, const void* caller) {
   const Site site = Here(caller);
   return CheckChannel(channel, function, site) && CheckLevel(channel, function, site);
 }

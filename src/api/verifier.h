@@ -47,7 +47,7 @@ enum class Blocks : bool { kNo, kYes };
 // VmbChannelEnable, Disable, Start, Pause, Cleanup and the like: not from any callback.
 bool MayChangeState(VMBCHANNEL channel, const char* function, const void* caller);
 // Calls at PASSIVE_LEVEL that some callbacks may make.
-bool MayBlock(VMBCHANNEL channel, const char* function, const void* caller);
+bool IsAtPassive(VMBCHANNEL channel, const char* function, const void* caller);
 bool MaySendSynchronously(VMBCHANNEL channel, Blocks blocks, const void* caller);
 bool IsChannel(VMBCHANNEL channel, const char* function, const void* caller);
 bool MayDestroy(const DeviceBinding& binding, const char* function, const void* caller);

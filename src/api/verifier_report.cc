@@ -31,7 +31,8 @@ constexpr const char* kAdvice[] = {
     "send "
     "that may be under way.",
     "Call VmbPacketSetCompletionRoutine after VmbPacketInitialize, before the first send.",
-    "Make the call at PASSIVE_LEVEL: release spin locks first, or hand the work to a work item.",
+    "Make the call at PASSIVE_LEVEL: release spin locks first, defer the packet "
+    "(VmbChannelPacketDeferToPassive), or hand the work to a work item.",
     "Make the call from a thread of your own, or from a work item, after the callback has "
     "returned.",
     "Configure the channel between VmbChannelAllocate and the first successful VmbChannelEnable; "

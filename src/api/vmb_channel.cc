@@ -39,10 +39,9 @@ NTSTATUS VmbChannelAllocate(PDEVICE_OBJECT ParentDeviceObject, BOOLEAN IsServer,
   if (checked != STATUS_SUCCESS) return checked;
   if (Channel == nullptr) return STATUS_INVALID_PARAMETER_3;
   try {
-    ChannelObject* const object =
-        KMCL_WITH_VERIFIER && verifier::Attach()
-            ? verifier::MakeChannel(ParentDeviceObject, KMCL_CALLER)
-            : new ChannelObject(ParentDeviceObject, false);
+    ChannelObject* const object = KMCL_WITH_VERIFIER && verifier::Attach()
+                                      ? verifier::MakeChannel(ParentDeviceObject, KMCL_CALLER)
+                                      : new ChannelObject(ParentDeviceObject, false);
     *Channel = object->handle();
     return STATUS_SUCCESS;
   } catch (const std::bad_alloc&) {
@@ -145,6 +144,10 @@ NTSTATUS VmbChannelSetInterruptLatency(VMBCHANNEL Channel, UINT16 Latency,
     return STATUS_INVALID_PARAMETER_1;
   }
   if (OriginalLatency == nullptr) return STATUS_INVALID_PARAMETER_3;
+  if (KMCL_VERIFIER_ON &&
+      !verifier::IsAtPassive(Channel, "VmbChannelSetInterruptLatency", KMCL_CALLER)) {
+    return STATUS_INVALID_DEVICE_STATE;
+  }
   ChannelObject& object = ChannelObject::From(Channel);
   if (!object.engine().is_open()) return STATUS_INVALID_DEVICE_STATE;
   const auto before = object.client()->SetLatency(Latency);
@@ -155,13 +158,17 @@ NTSTATUS VmbChannelSetInterruptLatency(VMBCHANNEL Channel, UINT16 Latency,
 
 VOID VmbChannelSetIncomingProcessingAtPassive(VMBCHANNEL Channel, BOOLEAN RequirePassive) {
   if (Channel == nullptr) return;
-  if (KMCL_VERIFIER_ON && !verifier::IsChannel(Channel, "VmbChannelSetIncomingProcessingAtPassive", KMCL_CALLER)) return;
+  if (KMCL_VERIFIER_ON &&
+      !verifier::IsChannel(Channel, "VmbChannelSetIncomingProcessingAtPassive", KMCL_CALLER))
+    return;
   ChannelObject::From(Channel).engine().SetPassive(RequirePassive != FALSE);
 }
 
 VOID VmbChannelSetTransactionQuota(VMBCHANNEL Channel, UINT32 Quota) {
   if (Channel == nullptr) return;
-  if (KMCL_VERIFIER_ON && !verifier::IsChannel(Channel, "VmbChannelSetTransactionQuota", KMCL_CALLER)) return;
+  if (KMCL_VERIFIER_ON &&
+      !verifier::IsChannel(Channel, "VmbChannelSetTransactionQuota", KMCL_CALLER))
+    return;
   if (Quota == 0) {
     Log(LogLevel::kError, "VmbChannelSetTransactionQuota: a quota of 0 is ignored");
     return;

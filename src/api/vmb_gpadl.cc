@@ -49,7 +49,7 @@ template <typename MakeRanges>
 NTSTATUS Create(endpoint::ClientChannel& channel, UINT32 flags, const MakeRanges& make_ranges,
                 UINT32* handle) {
   const VMBCHANNEL self = ChannelObject::From(channel.engine()).handle();
-  if (KMCL_VERIFIER_ON && !verifier::MayBlock(self, "VmbChannelCreateGpadl", nullptr)) {
+  if (KMCL_VERIFIER_ON && !verifier::IsAtPassive(self, "VmbChannelCreateGpadl", nullptr)) {
     return STATUS_INVALID_DEVICE_STATE;
   }
   if (!channel.engine().is_open()) return STATUS_INVALID_DEVICE_STATE;
@@ -137,9 +137,10 @@ VOID VmbChannelDeleteGpadl(VMBCHANNEL Channel, UINT32 GpadlHandle) {
   if (channel == nullptr) {
     return Log(LogLevel::kError, "VmbChannelDeleteGpadl: not a client's channel");
   }
-  if (KMCL_VERIFIER_ON && !verifier::MayBlock(Channel, "VmbChannelDeleteGpadl", KMCL_CALLER))
-    return;
-  if (KMCL_VERIFIER_ON) verifier::GpadlReturned(Channel, GpadlHandle);
+  if (KMCL_VERIFIER_ON) {
+    if (!verifier::IsAtPassive(Channel, "VmbChannelDeleteGpadl", KMCL_CALLER)) return;
+    verifier::GpadlReturned(Channel, GpadlHandle);
+  }
   if (auto deleted = channel->DeleteGpadl(wire::GpadlId{GpadlHandle}); !deleted) {
     if (KMCL_VERIFIER_ON && IsMisuse(deleted.error())) {
       verifier::GpadlUnbalanced(Channel, GpadlHandle, "VmbChannelDeleteGpadl");
@@ -155,6 +156,9 @@ NTSTATUS VmbChannelMapGpadl(VMBCHANNEL Channel, UINT32 Flags, UINT32 GpadlHandle
   if (channel == nullptr) return STATUS_INVALID_PARAMETER_1;
   if (!AreKnown(Flags)) return STATUS_INVALID_PARAMETER_2;
   if (Mdl == nullptr) return STATUS_INVALID_PARAMETER_4;
+  if (KMCL_VERIFIER_ON && !verifier::IsAtPassive(Channel, "VmbChannelMapGpadl", KMCL_CALLER)) {
+    return STATUS_INVALID_DEVICE_STATE;
+  }
   try {
     const auto mapped =
         channel->MapGpadl(wire::GpadlId{GpadlHandle},
@@ -176,7 +180,10 @@ VOID VmbChannelUnmapGpadl(VMBCHANNEL Channel, UINT32 GpadlHandle) {
   if (channel == nullptr) {
     return Log(LogLevel::kError, "VmbChannelUnmapGpadl: not a server's channel");
   }
-  if (KMCL_VERIFIER_ON) verifier::GpadlReturned(Channel, GpadlHandle);
+  if (KMCL_VERIFIER_ON) {
+    if (!verifier::IsAtPassive(Channel, "VmbChannelUnmapGpadl", KMCL_CALLER)) return;
+    verifier::GpadlReturned(Channel, GpadlHandle);
+  }
   if (auto unmapped = channel->UnmapGpadl(wire::GpadlId{GpadlHandle}); !unmapped) {
     if (KMCL_VERIFIER_ON && IsMisuse(unmapped.error())) {
       verifier::GpadlUnbalanced(Channel, GpadlHandle, "VmbChannelUnmapGpadl");

@@ -44,6 +44,9 @@ struct Callbacks {
   static VOID ClientStarted(VMBCHANNEL) {
     if (the_bus->on_started) the_bus->on_started();
   }
+  static VOID ClientClosed(VMBCHANNEL) {
+    if (the_bus->on_closed) the_bus->on_closed();
+  }
   static VOID ServerPacket(VMBCHANNEL, VMBPACKETCOMPLETION packet, PVOID buffer, UINT32, UINT32) {
     if (the_bus->on_packet) {
       the_bus->on_packet(packet, buffer);
@@ -94,6 +97,7 @@ Bus::Bus() {
   Check(VmbClientChannelInitSetTargetPnp(client_channel, &kType, &kInstance, nullptr));
   callbacks.EvtChannelStarted = &Callbacks::ClientStarted;
   callbacks.EvtChannelPostStarted = &Callbacks::ClientActive;
+  callbacks.EvtChannelClosed = &Callbacks::ClientClosed;
   Check(VmbChannelInitSetStateChangeCallbacks(client_channel, &callbacks));
 }
 

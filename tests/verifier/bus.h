@@ -43,6 +43,7 @@ class Bus {
   // At the client.
   std::function<void(VMBPACKET packet)> on_done;
   std::function<void()> on_started;
+  std::function<void()> on_closed;
 
   VMBCHANNEL server_channel = nullptr;
   VMBCHANNEL client_channel = nullptr;

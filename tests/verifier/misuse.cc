@@ -357,8 +357,13 @@ void LeaveMapped() {
   Shared shared(bus);
   PMDL mdl = nullptr;
   std::ignore = VmbChannelMapGpadl(bus.server_channel, 0, shared.gpadl, &mdl);
+  Event deleted;
+  bus.on_closed = [&] {
+    VmbChannelDeleteGpadl(bus.client_channel, shared.gpadl);
+    deleted.Set();
+  };
   bus.CleanUp(bus.server_channel);
-  VmbChannelDeleteGpadl(bus.client_channel, shared.gpadl);
+  deleted.Wait();
 }
 
 void MapTwice() {
@@ -392,6 +397,18 @@ void CreateAtDispatch() {
   KeLowerIrql(level);
 }
 
+void MapAtDispatch() {
+  Bus bus;
+  bus.Open();
+  Shared shared(bus);
+  PMDL mdl = nullptr;
+  KIRQL level = 0;
+  KeRaiseIrql(DISPATCH_LEVEL, &level);
+  std::ignore = VmbChannelMapGpadl(bus.server_channel, 0, shared.gpadl, &mdl);
+  KeLowerIrql(level);
+  VmbChannelDeleteGpadl(bus.client_channel, shared.gpadl);
+}
+
 constexpr Misuse kMisuse[] = {
     {"CompleteTwice", KmclCheckCompletedTwice, &CompleteTwice, "had been retired already",
      "First completed: ", "CompleteTwice", ""},
@@ -420,9 +437,10 @@ constexpr Misuse kMisuse[] = {
     {"SendWithoutRoutine", KmclCheckNoRoutine, &SendWithoutRoutine, "without a completion routine",
      "Initialized: ", "SendWithoutRoutine", ""},
     {"PauseAtDispatch", KmclCheckLevel, &PauseAtDispatch,
-     "VmbChannelPause may block, and was called at level 2", nullptr, "PauseAtDispatch", ""},
+     "VmbChannelPause is for PASSIVE_LEVEL, and was called at level 2", nullptr, "PauseAtDispatch",
+     ""},
     {"RequestAtDispatch", KmclCheckLevel, &RequestAtDispatch,
-     "VmbChannelSendSynchronousRequest may block", nullptr, "RequestAtDispatch", ""},
+     "VmbChannelSendSynchronousRequest is for PASSIVE_LEVEL", nullptr, "RequestAtDispatch", ""},
     {"DisableInProcessPacket", KmclCheckInCallback, &DisableInProcessPacket,
      "VmbChannelDisable was called from EvtVmbChannelProcessPacket", nullptr,
      "DisableInProcessPacket", ""},
@@ -446,8 +464,10 @@ constexpr Misuse kMisuse[] = {
      "Mapped: ", "MapTwice", ""},
     {"UnmapTwice", KmclCheckGpadlUnbalanced, &UnmapTwice, "which is not there, or not mapped",
      nullptr, "UnmapTwice", ""},
-    {"CreateAtDispatch", KmclCheckLevel, &CreateAtDispatch, "VmbChannelCreateGpadl may block",
-     nullptr, "CreateAtDispatch", ""},
+    {"CreateAtDispatch", KmclCheckLevel, &CreateAtDispatch,
+     "VmbChannelCreateGpadl is for PASSIVE_LEVEL", nullptr, "CreateAtDispatch", ""},
+    {"MapAtDispatch", KmclCheckLevel, &MapAtDispatch, "VmbChannelMapGpadl is for PASSIVE_LEVEL",
+     nullptr, "MapAtDispatch", ""},
     {"BeSlow", KmclCheckSlowCallback, &BeSlow, "EvtVmbChannelProcessPacket", nullptr, "BeSlow",
      "callback=100"},
     {"SendAfterSuspend", KmclCheckSendAfterSuspend, &SendAfterSuspend,
