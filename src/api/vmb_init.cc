@@ -8,6 +8,7 @@
 #include "api/status_map.h"
 #include "api/verifier.h"
 #include "wire/messages.h"
+#include "wire/pipe.h"
 #include "wire/ring_layout.h"
 
 namespace kmcl::api {
@@ -155,6 +156,12 @@ NTSTATUS VmbServerChannelInitSetFlags(VMBCHANNEL Channel, UINT32 Flags) {
   }
   auto& setup = ChannelObject::From(Channel).server()->setup();
   setup.offer.flags = offer_flags;
+  // What KMCL sends through a pipe are messages, and the offer says so; sockets carry a stream.
+  setup.offer.user_defined = {};
+  constexpr UINT16 kKind = wire::kOfferNamedPipeMode | wire::kOfferTlnpiProvider;
+  if ((offer_flags & kKind) == wire::kOfferNamedPipeMode) {
+    setup.offer.user_defined = wire::EncodePipeParameters({.kind = wire::PipeKind::kMessage});
+  }
   setup.force_new = (Flags & VMBUS_SERVER_CHANNEL_INIT_FLAG_FORCE_NEW_CHANNEL) != 0;
   return STATUS_SUCCESS;
 }

@@ -24,6 +24,13 @@ std::expected<ChannelHandle, NTSTATUS> MakeServerChannel(PDEVICE_OBJECT device_o
   VMB_CHANNEL_STATE_CHANGE_CALLBACKS_INIT(&callbacks);
   callbacks.EvtChannelOpened = settings.opened;
   callbacks.EvtChannelClosed = settings.closed;
+  callbacks.EvtChannelStarted = settings.started;
+  callbacks.EvtChannelSuspend = settings.suspend;
+  const UINT32 flags = settings.message_pipe ? VMBUS_CHANNEL_INIT_FLAG_IS_PIPE : 0;
+  const UINT32 server_flags = settings.message_pipe
+                                  ? VMBUS_SERVER_CHANNEL_INIT_FLAG_OFFER_AS_PIPE |
+                                        VMBUS_SERVER_CHANNEL_INIT_FLAG_ENUMERATE_DEVICE_INTERFACE
+                                  : 0;
 
   const NTSTATUS steps[] = {
       VmbServerChannelInitSetVmbusHandle(raw, partition),
@@ -31,6 +38,8 @@ std::expected<ChannelHandle, NTSTATUS> MakeServerChannel(PDEVICE_OBJECT device_o
                                                settings.interface_instance),
       VmbChannelInitSetFriendlyName(raw, &name),
       VmbChannelInitSetMaximumPacketSize(raw, settings.maximum_packet_bytes),
+      VmbChannelInitSetFlags(raw, flags),
+      VmbServerChannelInitSetFlags(raw, server_flags),
       VmbChannelInitSetStateChangeCallbacks(raw, &callbacks),
       VmbChannelInitSetProcessPacketCallbacks(raw, settings.process_packet,
                                               settings.processing_complete),

@@ -28,6 +28,10 @@ struct ServerChannelSettings {
   PFN_VMB_CHANNEL_PROCESSING_COMPLETE processing_complete = nullptr;  // may be null
   PFN_VMB_CHANNEL_OPENED opened = nullptr;                            // may be null
   PFN_VMB_CHANNEL_CLOSED closed = nullptr;                            // may be null
+  PFN_VMB_CHANNEL_STARTED started = nullptr;                          // may be null
+  PFN_VMB_CHANNEL_SUSPEND suspend = nullptr;                          // may be null
+  // Packets carry their exact length, and the offer says so, as Hyper-V's integration services do.
+  bool message_pipe = false;
 };
 
 // A channel for `partition` on the bus of `device_object`, Disabled. `context` is its pointer
