@@ -3,6 +3,7 @@
 #include <kmcl/endpoint.h>
 
 #include <atomic>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -25,13 +26,14 @@ struct Found {
   int unmapped = 0;
   char last = 0;
 };
-Found found;
-// The completion orders the two by shared memory, which the thread sanitizer cannot follow.
-std::atomic<int> looks{0};
+// The packet and its completion order the two by shared memory; the thread sanitizer needs the
+// lock.
+std::mutex found_mutex;
+Found last_found;
 
 VOID Look(VMBCHANNEL, VMBPACKETCOMPLETION packet, PVOID, UINT32, UINT32) {
   PMDL chain = reinterpret_cast<PMDL>(packet);
-  found = {};
+  Found found;
   found.status = VmbChannelPacketGetExternalData(packet, 0, &chain);
   found.has_mdl = chain != nullptr;
   for (PMDL mdl = chain; mdl != nullptr; mdl = mdl->Next) {
@@ -43,7 +45,10 @@ VOID Look(VMBCHANNEL, VMBPACKETCOMPLETION packet, PVOID, UINT32, UINT32) {
     ++found.mapped;
     found.last = view[MmGetMdlByteCount(mdl) - 1];  // touches it
   }
-  looks.fetch_add(1, std::memory_order_release);
+  {
+    const std::lock_guard lock(found_mutex);
+    last_found = found;
+  }
   VmbChannelPacketComplete(packet, nullptr, 0);
 }
 
@@ -92,8 +97,8 @@ class HostileExternalData : public testing::Test {
                              .engine()
                              .Request({}, true, {}, std::nullopt, &external);
     EXPECT_TRUE(replied);
-    EXPECT_NE(looks.load(std::memory_order_acquire), 0);
-    return found;
+    const std::lock_guard lock(found_mutex);
+    return last_found;
   }
   Found SendWords(const std::vector<std::uint32_t>& words) {
     return Send(std::as_bytes(std::span(words)));
@@ -144,7 +149,6 @@ TEST_F(HostileExternalData, PagesThatAreNotThereCannotBeMapped) {
   const Found same = SendWords({0, 1, 3 * 4096, 0, 40, 0, 40, 0, 40, 0});
   EXPECT_EQ(same.status, STATUS_SUCCESS);
 }
-
 
 }  // namespace
 }  // namespace kmcl::api
