@@ -50,7 +50,7 @@ void AnswerWithStack(int) {
 // The highest signal that nobody else handles; 0 if there is none.
 int ChooseSignal() {
   for (int number = SIGRTMAX - 1; number >= SIGRTMIN; --number) {
-    struct sigaction action {};
+    struct sigaction action{};
     if (sigaction(number, nullptr, &action) != 0 || action.sa_handler != SIG_DFL) continue;
     action = {};
     action.sa_handler = &AnswerWithStack;
@@ -119,6 +119,18 @@ class Watchdog {
     if (scope.older_ != nullptr) scope.older_->newer_ = scope.newer_;
     (scope.newer_ == nullptr ? newest_ : scope.newer_->older_) = scope.older_;
   }
+  void BeginReport() KMCL_EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    ++reports_;
+  }
+  void EndReport(steady_clock::time_point begin) KMCL_EXCLUDES(mutex_) {
+    MutexLock lock(mutex_);
+    --reports_;
+    const auto now = steady_clock::now();
+    for (CallbackScope* scope = newest_; scope != nullptr; scope = scope->older_) {
+      scope->begin_ += now - std::max(begin, scope->begin_);
+    }
+  }
   void Add(steady_clock::time_point time, void (*check)(std::uint64_t), std::uint64_t id)
       KMCL_EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
@@ -157,6 +169,7 @@ class Watchdog {
 
   // A callback that is too old, once. Marks it.
   std::optional<Slow> TakeSlow(const KMCL_VERIFIER_OPTIONS& options) KMCL_REQUIRES(mutex_) {
+    if (reports_ != 0) return std::nullopt;
     const auto now = steady_clock::now();
     for (CallbackScope* scope = newest_; scope != nullptr; scope = scope->older_) {
       const milliseconds limit = LimitAt(scope->level_, options);
@@ -228,6 +241,7 @@ class Watchdog {
   bool started_ KMCL_GUARDED_BY(mutex_) = false;
   bool asleep_ KMCL_GUARDED_BY(mutex_) = false;
   CallbackScope* newest_ KMCL_GUARDED_BY(mutex_) = nullptr;
+  int reports_ KMCL_GUARDED_BY(mutex_) = 0;  // under way
   std::vector<Call> calls_ KMCL_GUARDED_BY(mutex_);
 };
 
@@ -292,6 +306,9 @@ CallbackScope::~CallbackScope() {
 const CallbackScope* CallbackScope::Current() { return innermost; }
 
 std::string CallbackScope::Described() const { return DescribeCallback(callback_, function_); }
+
+ReportPause::ReportPause() : begin_(steady_clock::now()) { Watchdog::Get().BeginReport(); }
+ReportPause::~ReportPause() { Watchdog::Get().EndReport(begin_); }
 
 void CallAt(steady_clock::time_point time, void (*check)(std::uint64_t), std::uint64_t id) {
   Watchdog::Get().Add(time, check, id);

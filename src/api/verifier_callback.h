@@ -48,13 +48,25 @@ class CallbackScope {
   const void* const function_;
   const KIRQL level_;
   const std::uint32_t thread_;
-  const std::chrono::steady_clock::time_point begin_;
+  std::chrono::steady_clock::time_point begin_;  // the watchdog's, once it has the scope
   const CallbackScope* const outer_;
 
   // The watchdog's, under its lock.
   CallbackScope* newer_ = nullptr;
   CallbackScope* older_ = nullptr;
   bool reported_ = false;
+};
+
+// While one stands, callbacks do not grow older: what a report takes is not their doing.
+class ReportPause {
+ public:
+  ReportPause();
+  ~ReportPause();
+  ReportPause(const ReportPause&) = delete;
+  ReportPause& operator=(const ReportPause&) = delete;
+
+ private:
+  const std::chrono::steady_clock::time_point begin_;
 };
 
 // Has `check` called on the verifier's own thread at a time, for what happens when nothing happens.

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <string_view>
 
+#include "api/verifier_callback.h"
+#include "api/verifier_callback.h"
 #include "log.h"
 #include "mutex.h"
 
@@ -209,6 +211,7 @@ bool Violation::Report() {
   }
   if ((options.LeaveOut >> check_ & 1) != 0) return false;
 
+  const ReportPause pause;
   const std::string name = NameOf(check_);
   const std::string text = Text();
   {

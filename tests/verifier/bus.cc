@@ -51,7 +51,7 @@ struct Callbacks {
     if (the_bus->on_packet) {
       the_bus->on_packet(packet, buffer);
     } else {
-      the_bus->kept.push_back(packet);
+      the_bus->Keep(packet);
     }
     the_bus->received.Set();
   }
@@ -116,9 +116,29 @@ void Bus::CleanUp(VMBCHANNEL& channel) {
   channel = nullptr;
 }
 
+void Bus::Keep(VMBPACKETCOMPLETION packet) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!closing_) return kept_.push_back(packet);
+  }
+  VmbChannelPacketComplete(packet, nullptr, 0);
+}
+
+VMBPACKETCOMPLETION Bus::TakeKept() {
+  const std::lock_guard lock(mutex_);
+  const VMBPACKETCOMPLETION first = kept_.front();
+  kept_.erase(kept_.begin());
+  return first;
+}
+
 void Bus::Close() {
+  std::vector<VMBPACKETCOMPLETION> kept;
+  {
+    const std::lock_guard lock(mutex_);
+    closing_ = true;
+    kept.swap(kept_);
+  }
   for (VMBPACKETCOMPLETION packet : kept) VmbChannelPacketComplete(packet, nullptr, 0);
-  kept.clear();
   CleanUp(client_channel);
   CleanUp(server_channel);
 }

@@ -54,9 +54,15 @@ class Bus {
   Event received;  // the server has got a packet
   Event done;      // the client's routine was called
   Event reported;  // the verifier has said something, and the program goes on
-  std::vector<VMBPACKETCOMPLETION> kept;
+  // The first packet that the server has kept; whoever takes it retires it.
+  VMBPACKETCOMPLETION TakeKept();
 
  private:
+  void Keep(VMBPACKETCOMPLETION packet);
+
+  std::mutex mutex_;
+  std::vector<VMBPACKETCOMPLETION> kept_;  // under mutex_
+  bool closing_ = false;                   // nothing is kept any more
   Event arrived_;
   Event server_active_;
   Event client_active_;

@@ -49,8 +49,7 @@ void KeepThroughPause() {
   bus.received.Wait();
   std::thread pause([&] { VmbChannelPause(bus.server_channel); });
   bus.reported.Wait();
-  VmbChannelPacketComplete(bus.kept.front(), nullptr, 0);
-  bus.kept.clear();
+  VmbChannelPacketComplete(bus.TakeKept(), nullptr, 0);
   pause.join();
 }
 
@@ -59,7 +58,9 @@ void DeferLater() {
   bus.Open();
   bus.Send(true);
   bus.received.Wait();
-  VmbChannelPacketDeferToPassive(bus.kept.front());
+  const VMBPACKETCOMPLETION packet = bus.TakeKept();
+  VmbChannelPacketDeferToPassive(packet);
+  VmbChannelPacketComplete(packet, nullptr, 0);
 }
 
 void AnswerTooMuch() {
