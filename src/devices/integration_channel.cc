@@ -272,9 +272,14 @@ bool IntegrationChannel::Take(std::span<const std::byte> bytes, std::string& lin
   {
     const std::lock_guard lock(mutex_);
     const bool is_choice = answer && answer->type == IntegrationMessage::kNegotiate;
-    const bool fits = answer && unanswered_ > 0 && (is_choice || answer->type == service_.message);
-    if (fits) {
-      --unanswered_;
+    // The answer that is waited for counts whatever came before it, twice or uncalled for.
+    const bool waited_for = answer && answer->transaction == transaction_ &&
+                            (is_choice ? state_ == IntegrationState::kNegotiating
+                                       : answer->type == service_.message && expecting_);
+    const bool late =
+        !waited_for && answer && unanswered_ > 0 && (is_choice || answer->type == service_.message);
+    if (waited_for || late) {
+      unanswered_ -= std::min<std::uint64_t>(unanswered_, 1);
     } else {
       ++counts_.malformed;
       ++strikes_;
@@ -288,15 +293,13 @@ bool IntegrationChannel::Take(std::span<const std::byte> bytes, std::string& lin
                " packets that answer nothing: the guest is not heard until it opens again";
       }
     }
-    const bool waited_for = fits && answer->transaction == transaction_;
-    if (waited_for && is_choice && state_ == IntegrationState::kNegotiating) {
+    counts_.late += late ? 1 : 0;
+    if (waited_for && is_choice) {
       TakeChoice(*answer, line);
-    } else if (waited_for && !is_choice && expecting_) {
+    } else if (waited_for) {
       ++counts_.answered;
       expecting_ = false;
       reply_ = IntegrationReply{answer->status, {answer->body.begin(), answer->body.end()}};
-    } else if (fits) {
-      ++counts_.late;
     }
   }
   changed_.notify_all();

@@ -154,7 +154,25 @@ TEST_F(IntegrationChannelTest, DropsASecondAnswer) {
   auto second = AskLater(number);
   guest_->Answer(guest_->Take(), 3);
   EXPECT_EQ(second.get()->status, 3u);
-  EXPECT_EQ(channel().Status().counts.malformed, 1u);
+  const auto counts = channel().Status().counts;
+  EXPECT_EQ(counts.answered, 2u);
+  EXPECT_EQ(counts.late + counts.malformed,
+            1u);  // as it came before the second question, or behind it
+}
+
+TEST_F(IntegrationChannelTest, HearsAnAnswerBehindThoseThatComeTwice) {
+  Boot(linux_);
+  const auto number = Agree().number;
+  auto first = AskLater(number);
+  const auto request = guest_->Take();
+  guest_->Answer(request, 1);
+  EXPECT_EQ(first.get()->status, 1u);
+  auto second = AskLater(number);
+  const auto next = guest_->Take();
+  guest_->Answer(request, 2);  // while the second one waits
+  guest_->Answer(request, 2);
+  guest_->Answer(next, 3);
+  EXPECT_EQ(second.get()->status, 3u);
 }
 
 TEST_F(IntegrationChannelTest, IgnoresWhatIsNoAnswerAndWaitsForTheOneThatIs) {
