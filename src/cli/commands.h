@@ -28,5 +28,6 @@ void AddCat(CLI::App& app, Command& chosen);
 void AddCopy(CLI::App& app, Command& chosen);
 void AddPerf(CLI::App& app, Command& chosen);
 void AddGenerate(CLI::App& app, Command& chosen);
+void AddVm(CLI::App& app, Command& chosen);
 
 }  // namespace kmcl::cli

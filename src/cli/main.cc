@@ -17,6 +17,7 @@ Exit codes:
   1    failed, or what arrived is not what was sent
   2    the command line makes no sense
   3    the bus cannot be reached, or the other end has gone
+  4    the guest was reset, and was not to be started again
   130  interrupted with Ctrl-C
 
 Example:
@@ -40,6 +41,7 @@ int Run(int argc, char** argv) {
   AddCat(app, chosen);
   AddPerf(app, chosen);
   AddGenerate(app, chosen);
+  AddVm(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -17,7 +17,7 @@ TEST(VmbusUsage, HelpExplainsTheExitCodesAndShowsAnExample) {
 }
 
 TEST(VmbusUsage, EveryCommandHasHelpWithAnExample) {
-  for (const char* command : {"serve", "list", "ping", "copy", "cat", "perf", "generate"}) {
+  for (const char* command : {"serve", "list", "ping", "copy", "cat", "perf", "generate", "vm"}) {
     const Finished help = RunVmbus({command, "--help"});
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_NE(help.out.find("Example:\n  vmbus " + std::string(command)), std::string::npos)

@@ -1,0 +1,207 @@
+// vmbus vm: a machine with a Linux guest.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "cli/commands.h"
+#include "cli/guest_console.h"
+#include "cli/main_wait.h"
+#include "cli/outcome.h"
+#include "cli/output.h"
+#include "vmm/machine.h"
+
+namespace kmcl::cli {
+namespace {
+
+struct VmOptions {
+  JsonSink json;
+  std::string kernel;
+  std::string initrd;
+  std::string command_line = "console=ttyS0 panic=-1";
+  std::uint64_t memory_bytes = std::uint64_t{512} << 20;
+  unsigned cpus = 2;
+  std::string console = "stdio";
+  bool no_reboot = false;
+};
+
+// The whole of a file.
+Outcome<std::vector<std::byte>> ReadFile(const std::string& path) {
+  constexpr std::uint64_t kLimit = std::uint64_t{4} << 30;
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  struct stat about{};
+  if (descriptor < 0 || fstat(descriptor, &about) != 0) {
+    const int why = errno;
+    if (descriptor >= 0) {
+      close(descriptor);
+    }
+    return Fail(kExitFailure, fmt::format("cannot read {}: {}", path, std::strerror(why)));
+  }
+  if (!S_ISREG(about.st_mode) || static_cast<std::uint64_t>(about.st_size) >= kLimit) {
+    close(descriptor);
+    return Fail(kExitFailure, fmt::format("{} is no file of less than 4 GiB", path));
+  }
+  std::vector<std::byte> bytes(static_cast<std::size_t>(about.st_size));
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t count = read(descriptor, bytes.data() + done, bytes.size() - done);
+    if (count < 0 && errno == EINTR) {
+      continue;
+    }
+    if (count <= 0) {
+      break;
+    }
+    done += static_cast<std::size_t>(count);
+  }
+  close(descriptor);
+  if (done < bytes.size()) {
+    return Fail(kExitFailure, fmt::format("cannot read all of {}", path));
+  }
+  return bytes;
+}
+
+const char* NameOf(vmm::MachineEnd end) {
+  switch (end) {
+    case vmm::MachineEnd::kPowerOff:
+      return "power-off";
+    case vmm::MachineEnd::kReset:
+      return "reset";
+    case vmm::MachineEnd::kStopped:
+      return "stopped";
+    case vmm::MachineEnd::kFailed:
+      return "failed";
+  }
+  return "";
+}
+
+// Runs the guest on a thread of its own, again after each reset if that is wanted, while this
+// thread waits for it and for signals.
+class Running {
+ public:
+  Running(vmm::Machine& machine, bool no_reboot) : machine_(machine), no_reboot_(no_reboot) {}
+
+  vmm::MachineEnd Wait() {
+    std::thread runner([this] {
+      vmm::MachineEnd end = machine_.Run();
+      while (end == vmm::MachineEnd::kReset && !no_reboot_) {
+        resets_.fetch_add(1);
+        PrintError(fmt::format("the guest was reset: {}\n", machine_.cause()));
+        end = machine_.Run();
+      }
+      end_ = end;
+      done_.store(true);
+      MainWait::Get().Wake();
+    });
+    MainWait::Get().Until([this] { return done_.load(); });
+    machine_.Stop();
+    runner.join();
+    return end_;
+  }
+
+  std::uint64_t resets() const { return resets_.load(); }
+
+ private:
+  vmm::Machine& machine_;
+  const bool no_reboot_;
+  vmm::MachineEnd end_ = vmm::MachineEnd::kFailed;  // the runner's until it is done
+  std::atomic<bool> done_{false};
+  std::atomic<std::uint64_t> resets_{0};
+};
+
+int RunVm(const VmOptions& options) {
+  const auto fail = [&](const Failure& failure, const Json& details = Json::object()) {
+    return ReportFailure("vm", options.json, failure, details);
+  };
+  vmm::MachinePlan plan;
+  plan.memory_bytes = options.memory_bytes;
+  plan.cpu_count = options.cpus;
+  plan.command_line = options.command_line;
+  auto kernel = ReadFile(options.kernel);
+  if (!kernel) {
+    return fail(kernel.error());
+  }
+  plan.kernel = std::move(*kernel);
+  if (!options.initrd.empty()) {
+    auto initrd = ReadFile(options.initrd);
+    if (!initrd) {
+      return fail(initrd.error());
+    }
+    plan.initrd = std::move(*initrd);
+  }
+  auto console = GuestConsole::Open(options.console, !options.json.text());
+  if (!console) {
+    return fail(console.error());
+  }
+  plan.console = [&console](std::byte byte) { (*console)->Put(byte); };
+  auto machine = vmm::Machine::Create(std::move(plan));
+  if (!machine) {
+    return fail({kExitFailure, machine.error()});
+  }
+  if (const auto started = (*console)->StartInput(
+          [&](std::span<const std::byte> bytes) { return (*machine)->SendInput(bytes); },
+          [&] { (*machine)->Stop(); });
+      !started) {
+    return fail(started.error());
+  }
+  Running running(**machine, options.no_reboot);
+  const vmm::MachineEnd end = running.Wait();
+  (*console)->Abandon();
+  (*machine)->CloseInput();
+  (*console)->StopInput();
+
+  const Json details = {{"end", NameOf(end)}, {"resets", running.resets()}};
+  switch (end) {
+    case vmm::MachineEnd::kFailed:
+      return fail({kExitFailure, (*machine)->cause()}, details);
+    case vmm::MachineEnd::kStopped:
+      return fail({kExitInterrupted, "left while the guest was running"}, details);
+    case vmm::MachineEnd::kPowerOff:
+    case vmm::MachineEnd::kReset:
+      break;
+  }
+  Json object = {{"command", "vm"}, {"ok", true}};
+  object.update(details);
+  options.json.Emit(object);
+  PrintError(end == vmm::MachineEnd::kReset
+                 ? fmt::format("the guest was reset: {}\n", (*machine)->cause())
+                 : std::string("the guest powered off\n"));
+  return end == vmm::MachineEnd::kReset ? kExitReset : kExitSuccess;
+}
+
+}  // namespace
+
+void AddVm(CLI::App& app, Command& chosen) {
+  auto options = std::make_shared<VmOptions>();
+  CLI::App* vm = app.add_subcommand("vm", "Boot a Linux guest");
+  AddJsonOptions(*vm, options->json);
+  vm->add_option("--kernel", options->kernel, "The kernel: a bzImage, as in /boot, or a vmlinux")
+      ->required();
+  vm->add_option("--initrd", options->initrd, "Its initial file system");
+  vm->add_option("--cmdline", options->command_line, "Its command line")->capture_default_str();
+  vm->add_option("--memory", options->memory_bytes, "The guest's memory, as in 512M or 2G")
+      ->transform(CLI::AsSizeValue(false))
+      ->default_str("512M");
+  vm->add_option("--cpus", options->cpus, "How many CPUs it has")
+      ->capture_default_str()
+      ->check(CLI::Range(1u, vmm::kMaximumCpus));
+  vm->add_option("--console", options->console,
+                 "The guest's serial port: stdio, none, or a file for its output")
+      ->capture_default_str();
+  vm->add_flag("--no-reboot", options->no_reboot, "End when the guest resets itself");
+  vm->footer(R"(
+A terminal becomes the guest's: Ctrl-A X leaves, Ctrl-A Ctrl-A sends Ctrl-A.
+The exit code is 0 when the guest powers off, and 4 for a reset with --no-reboot.
+
+Example:
+  vmbus vm --kernel /boot/vmlinuz --initrd /boot/initrd.img --memory 1G --cpus 2)");
+  vm->callback([options, &chosen] { chosen = [options] { return RunVm(*options); }; });
+}
+
+}  // namespace kmcl::cli

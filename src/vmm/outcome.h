@@ -1,0 +1,26 @@
+// How the steps of making and running a machine fail: with a sentence for the person who asked for
+// it.
+#pragma once
+
+#include <cerrno>
+#include <cstring>
+#include <expected>
+#include <string>
+#include <utility>
+
+namespace kmcl::vmm {
+
+// A sentence without a full stop.
+template <typename T>
+using Outcome = std::expected<T, std::string>;
+
+inline std::unexpected<std::string> Fail(std::string why) {
+  return std::unexpected(std::move(why));
+}
+
+// `what` and the reason that errno gives.
+inline std::unexpected<std::string> FailWithErrno(std::string what) {
+  return std::unexpected(std::move(what) + ": " + std::strerror(errno));
+}
+
+}  // namespace kmcl::vmm
