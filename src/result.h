@@ -70,6 +70,7 @@ enum class Error : unsigned char {
   kPeerGone,                 // the other process closed the connection or died
   kOutOfMemory,
   kOutOfDescriptors,
+  kKvmUnsupported,           // KVM lacks a capability that is needed; logged where it was missed
   kSystemCall,               // an unexpected failure of the system; logged where it happened
 
   // channel and endpoint: KMCL's rules.

@@ -62,8 +62,10 @@ typedef struct KMCL_ENDPOINT_OPTIONS {
 
     /* Client only. */
     UINT64 MaximumDonatedMemory; /* bytes of memory that rings may take; default 4 GiB */
-    ULONG MaximumVersion;        /* highest protocol version to ask for, major << 16 | minor;
-                                    0 (default) = the newest, 6.0 */
+
+    /* Highest protocol version that a client asks for and a server agrees to, major << 16 | minor; 0
+     * (default) = the newest, 6.0. */
+    ULONG MaximumVersion;
 } KMCL_ENDPOINT_OPTIONS, *PKMCL_ENDPOINT_OPTIONS;
 
 /* Fills `Options` with the defaults. */

@@ -62,7 +62,9 @@ endpoint::ServerOptions ServerOptionsOf(const KMCL_ENDPOINT_OPTIONS& options,
           .spin_us = options.SpinMicroseconds,
           .maximum_partitions = options.MaximumPartitions,
           .maximum_partition_memory = options.MaximumPartitionMemory,
-          .monitors = options.NoMonitors == FALSE};
+          .monitors = options.NoMonitors == FALSE,
+          .newest = options.MaximumVersion == 0 ? wire::kVersionsNewestFirst.front()
+                                                : wire::Version{options.MaximumVersion}};
 }
 
 endpoint::Server::Events EventsOf(KMCL_SERVER_OBJECT& object) {

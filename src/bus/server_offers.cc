@@ -11,11 +11,6 @@ using namespace server::channel_state;
 
 namespace {
 
-// OpenVMM's choice of numbers: unique, below 2^24, and clear of the well-known ones.
-wire::ConnectionId EventConnection(wire::ChannelId id) {
-  return wire::ConnectionId{0x2000 | std::to_underlying(id)};
-}
-
 // The client has been told of the channel, and neither gave it back nor lost it by a revoke.
 bool IsWithClient(const server::ChannelState& state) {
   return std::visit(
@@ -121,7 +116,7 @@ void Server::Event::Announce(wire::ChannelId id, server::Channel& channel) {
   message.subchannel_index = offer.key.subchannel_index;
   message.mmio_megabytes_optional = offer.mmio_megabytes_optional;
   message.channel_id = id;
-  message.connection_id = EventConnection(id);
+  message.connection_id = wire::EventConnection(id);
   if (const auto monitor = MonitorOf(id); monitor && connected()->monitor_page != 0) {
     message.monitor_id = *monitor;
     message.monitor_flags = wire::kOfferMonitorAllocated;

@@ -66,11 +66,13 @@ void ChannelEnd::BeginDispatch(Dispatcher& dispatcher, std::shared_ptr<transport
   id_ = id;
   dispatcher_.store(&dispatcher, std::memory_order_seq_cst);
   dispatcher.AddChannel(*link_, inbox_, id_, shared_from_this(), std::move(monitor));
+  link_->ListenTo(id_, true);
 }
 
 void ChannelEnd::EndDispatch() {
   Dispatcher* const dispatcher = dispatcher_.exchange(nullptr, std::memory_order_seq_cst);
   if (dispatcher == nullptr) return;
+  link_->ListenTo(id_, false);
   dispatcher->RemoveChannel(*link_, inbox_, id_);
   while (in_turn_.load(std::memory_order_seq_cst)) in_turn_.wait(true, std::memory_order_seq_cst);
   link_.reset();

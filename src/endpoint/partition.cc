@@ -29,8 +29,7 @@ Partition::Partition(BusThread& bus, std::shared_ptr<transport::Link> link, std:
       link_(std::move(link)),
       port_(bus, link_,
             {.on_ready = [this] { OnReady(); },
-             .on_message =
-                 [this](std::span<const std::byte> message) { Apply(machine_.OnMessage(message)); },
+             .on_message = [this](std::span<const std::byte> message) { OnMessage(message); },
              .on_gone = [this] { OnGone(); }}),
       machine_(limits) {}
 
@@ -198,6 +197,17 @@ void Partition::EndMappings(ServerChannel& channel) {
 void Partition::OnReleased(const ServerGpadls::Released& gpadl) {
   if (exported_) return released_.push_back(gpadl);
   Apply(machine_.OnGpadlReleased(gpadl.channel, gpadl.gpadl));
+}
+
+void Partition::OnMessage(std::span<const std::byte> message) {
+  // Before it is answered: the answer goes where the client says. It says so from 3.0 on.
+  if (const auto parsed = wire::ParseClientMessage(message, {}); parsed) {
+    if (const auto* contact = std::get_if<wire::InitiateContact>(&*parsed)) {
+      const bool has_target = wire::HonoursTargetMessageVp(contact->version);
+      link_->OnContact(has_target ? contact->target_message_vp : wire::ProcessorIndex{0});
+    }
+  }
+  Apply(machine_.OnMessage(message));
 }
 
 // ---- What the machine wants.

@@ -95,6 +95,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   };
 
   void OnReady();
+  void OnMessage(std::span<const std::byte> message);
   void OnGone();
   void Apply(bus::ServerActions actions);
   void Apply(Result<bus::ServerActions> actions);

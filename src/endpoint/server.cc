@@ -20,6 +20,8 @@ bus::ServerLimits Server::Limits() const {
   bus::ServerLimits limits;
   limits.gpadl_pages = options_.maximum_partition_memory / wire::kPageBytes;
   limits.monitors = options_.monitors;
+  limits.newest = options_.newest;
+  limits.oldest = options_.oldest;
   return limits;
 }
 
@@ -47,8 +49,13 @@ Result<void> Server::MakeThreads() {
 Result<std::unique_ptr<Server>> Server::Create(const ServerOptions& options, Events events) {
   auto listener = transport::Listen(options.address);
   if (!listener) return std::unexpected(listener.error());
+  return Create(std::move(*listener), options, std::move(events));
+}
+
+Result<std::unique_ptr<Server>> Server::Create(std::unique_ptr<transport::Listener> listener,
+                                               const ServerOptions& options, Events events) {
   std::unique_ptr<Server> server(new Server(options, std::move(events)));
-  server->listener_ = std::move(*listener);
+  server->listener_ = std::move(listener);
 
   if (auto made = server->MakeThreads(); !made) return std::unexpected(made.error());
 

@@ -18,6 +18,7 @@
 #include "result.h"
 #include "transport/link.h"
 #include "transport/transfer.h"
+#include "wire/version.h"
 
 namespace kmcl::endpoint {
 
@@ -28,6 +29,8 @@ struct ServerOptions {
   std::uint32_t maximum_partitions = 1024;
   std::uint64_t maximum_partition_memory = std::uint64_t{4} << 30;
   bool monitors = true;  // for clients that use them as monitor_page.h says
+  wire::Version newest = wire::Version::kCopper;
+  wire::Version oldest = wire::Version::kV1;
 };
 
 class Server {
@@ -44,6 +47,9 @@ class Server {
   // kAddressMalformed, kAddressInUse, kPermissionDenied, kOutOfMemory, kOutOfDescriptors.
   [[nodiscard]] static Result<std::unique_ptr<Server>> Create(const ServerOptions& options,
                                                               Events events);
+  // With a listener that has been made already; the options' address counts for nothing.
+  [[nodiscard]] static Result<std::unique_ptr<Server>> Create(
+      std::unique_ptr<transport::Listener> listener, const ServerOptions& options, Events events);
   // Disconnects every client, waits until on_gone has returned for each, disables channels that are left
   // over. Not from a callback.
   ~Server();

@@ -12,6 +12,9 @@ namespace kmcl::transport {
 
 Result<Transfer> Link::Export() const { return std::unexpected(Error::kSaveUnsupported); }
 
+void Link::OnContact(wire::ProcessorIndex) {}
+void Link::ListenTo(wire::ChannelId, bool) {}
+
 Result<Transfer> Listener::Export() const { return std::unexpected(Error::kSaveUnsupported); }
 
 Result<std::unique_ptr<Listener>> Listen(const std::string& address) {

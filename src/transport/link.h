@@ -162,6 +162,14 @@ class Link {
   // The bell of `channel` at the peer's inbox `index` (below bell_count()).
   virtual std::unique_ptr<Doorbell> MakeDoorbell(wire::ChannelId channel, std::uint32_t index) = 0;
 
+  // Server: the client begins a connection, and wants its messages at this processor of its; what
+  // it has not taken of earlier ones is for nobody. Where messages have only one way, nothing. The
+  // bus thread's.
+  virtual void OnContact(wire::ProcessorIndex messages_to);
+  // Server: the channel's bells are wanted from now on, or no more. A link that can tell refuses
+  // those that are not. Any thread.
+  virtual void ListenTo(wire::ChannelId channel, bool wanted);
+
   // Server: everything of this link, for ImportLink in another process (transfer.h). The link stays
   // usable; only one of the two may be used from then on. kSaveUnsupported for a local link,
   // kOutOfDescriptors.

@@ -1,10 +1,7 @@
 #include "transport/partition_memory.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <new>
 #include <utility>
 #include <vector>
@@ -16,26 +13,6 @@ namespace kmcl::transport {
 namespace {
 
 constexpr std::uint64_t kPageBytes = wire::kPageBytes;
-
-// A set of pages in a row, in one memfd and in our address space: one area.
-struct Extent {
-  std::uint64_t first;
-  std::uint64_t count;
-};
-
-std::vector<Extent> Coalesce(std::span<const wire::PageNumber> sequence) {
-  std::vector<Extent> extents;
-  for (const wire::PageNumber number : sequence) {
-    const std::uint64_t page = std::to_underlying(number);
-    if (!extents.empty() && extents.back().first + extents.back().count == page &&
-        page != kPoolFirstPage) {
-      ++extents.back().count;
-    } else {
-      extents.push_back({page, 1});
-    }
-  }
-  return extents;
-}
 
 }  // namespace
 
@@ -82,41 +59,20 @@ Result<Mapping> PartitionMemory::MapSequence(std::span<const wire::PageNumber> s
     }
   }
 
-  const std::vector<Extent> extents = Coalesce(sequence);
-  const auto area_count = static_cast<std::uint32_t>(extents.size());
-  if (extents.size() > kMaximumMappedAreas) return std::unexpected(Error::kLimitExceeded);
-  const std::uint32_t before =
-      areas_->in_use.fetch_add(area_count, std::memory_order_relaxed);  // a count, orders nothing
-  std::shared_ptr<const void> lease(
-      static_cast<const void*>(nullptr), [areas = areas_, area_count](const void*) {
-        areas->in_use.fetch_sub(area_count, std::memory_order_relaxed);
-      });
-  if (before > kMaximumMappedAreas - area_count) return std::unexpected(Error::kLimitExceeded);
-
-  // Reserve the addresses first, so that the pieces cannot land on somebody else's.
-  const std::size_t bytes = sequence.size() * kPageBytes;
-  void* const reserved =
-      mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (reserved == MAP_FAILED) return std::unexpected(MemoryErrorFromErrno("mmap"));
-  Mapping mapping(static_cast<std::byte*>(reserved), bytes, std::move(lease));
-  std::byte* piece = mapping.base();
-  for (const Extent& extent : extents) {
-    const bool in_pool = extent.first >= kPoolFirstPage;
+  std::vector<FilePages> pieces;
+  for (const wire::PageNumber number : sequence) {
+    const std::uint64_t page = std::to_underlying(number);
+    const bool in_pool = page >= kPoolFirstPage;
     const int fd = in_pool ? pool_->fd() : memory_->fd();
-    const std::uint64_t first = in_pool ? extent.first - kPoolFirstPage : extent.first;
-    if (mmap(piece, extent.count * kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
-             static_cast<off_t>(first * kPageBytes)) == MAP_FAILED) {
-      return std::unexpected(MemoryErrorFromErrno("mmap"));
+    const std::uint64_t first = in_pool ? page - kPoolFirstPage : page;
+    if (!pieces.empty() && pieces.back().fd == fd &&
+        pieces.back().first + pieces.back().count == first) {
+      ++pieces.back().count;
+    } else {
+      pieces.push_back({.fd = fd, .first = first, .count = 1});
     }
-    piece += extent.count * kPageBytes;
   }
-  // Faults now cost time once; and a page that the system cannot provide is an error here, where it
-  // would be a SIGBUS on first touch.
-  if (populate == Populate::kYes && madvise(mapping.base(), bytes, MADV_POPULATE_WRITE) != 0) {
-    return std::unexpected(errno == EFAULT ? Error::kOutOfMemory
-                                           : MemoryErrorFromErrno("populating"));
-  }
-  return mapping;
+  return MapFilePages(pieces, areas_, populate);
 }
 
 Result<Mapping> PartitionMemory::Map(std::span<const wire::PageNumber> pages) const {
@@ -131,37 +87,11 @@ Result<Mapping> PartitionMemory::MapNow(std::span<const wire::PageNumber> pages)
 
 Result<RingMapping> PartitionMemory::MapRings(std::span<const wire::PageNumber> pages,
                                               std::uint32_t downstream_page) const {
-  // A control page and at least one page of data on both sides of the cut; and data_bytes, as well
-  // as an index into the doubled data, has to fit into 32 bits.
-  constexpr std::size_t kMaximumDataPages = (std::size_t{1} << 31) / kPageBytes - 1;
-  if (downstream_page < 2 || downstream_page >= pages.size() ||
-      pages.size() - downstream_page < 2 || downstream_page - 1 > kMaximumDataPages ||
-      pages.size() - downstream_page - 1 > kMaximumDataPages) {
-    return std::unexpected(Error::kRingGeometry);
-  }
-  const auto upstream = pages.first(downstream_page);
-  const auto downstream = pages.subspan(downstream_page);
-
-  std::vector<wire::PageNumber> sequence;
-  sequence.reserve(2 * pages.size());
-  for (const auto& ring : {upstream, downstream}) {
-    sequence.insert(sequence.end(), ring.begin(), ring.end());
-    sequence.insert(sequence.end(), ring.begin() + 1, ring.end());
-  }
-  Result<Mapping> mapping = MapSequence(sequence, Populate::kYes);
+  const Result<RingLayout> layout = RingLayout::Of(pages, downstream_page);
+  if (!layout) return std::unexpected(layout.error());
+  Result<Mapping> mapping = MapSequence(layout->sequence(), Populate::kYes);
   if (!mapping) return std::unexpected(mapping.error());
-
-  const auto view_of = [](std::byte* base, std::size_t ring_pages) {
-    return RingMapping::View{base, base + kPageBytes,
-                             static_cast<std::uint32_t>((ring_pages - 1) * kPageBytes)};
-  };
-  std::byte* const base = mapping->base();
-  RingMapping rings;
-  rings.client_to_server = view_of(base, upstream.size());
-  rings.server_to_client =
-      view_of(base + (2 * upstream.size() - 1) * kPageBytes, downstream.size());
-  rings.mapping = *std::move(mapping);
-  return rings;
+  return layout->Views(*std::move(mapping));
 }
 
 std::byte* PartitionMemory::Window(wire::PageNumber first, std::uint64_t count) const {

@@ -10,7 +10,6 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -22,13 +21,9 @@
 #include "transport/link.h"
 #include "transport/memory_region.h"
 #include "transport/page_allocator.h"
+#include "transport/page_mapping.h"
 
 namespace kmcl::transport {
-
-// Areas of address space that the mappings of one partition may take together. A list of scattered
-// pages costs one area a page, and the kernel gives a process about 65,530 (vm.max_map_count),
-// which all partitions share.
-inline constexpr std::uint32_t kMaximumMappedAreas = 16384;
 
 // Freed buffers that a client keeps for the next user.
 inline constexpr std::uint32_t kMaximumKeptPages = 1024;
@@ -76,11 +71,6 @@ class PartitionMemory {
   [[nodiscard]] Result<Descriptors> Duplicate() const;
 
  private:
-  // Counts the areas of one partition's mappings, which may outlive this object.
-  struct AreaCount {
-    std::atomic<std::uint32_t> in_use{0};
-  };
-
   // Which of the client's pages are taken.
   struct Allocation {
     explicit Allocation(PageAllocator free_pages) : allocator(std::move(free_pages)) {}
@@ -96,7 +86,6 @@ class PartitionMemory {
                   std::unique_ptr<Allocation> allocation)
       : memory_(std::move(memory)), pool_(std::move(pool)), allocation_(std::move(allocation)) {}
 
-  enum class Populate : bool { kNo, kYes };
   Result<Mapping> MapSequence(std::span<const wire::PageNumber> sequence, Populate populate) const;
 
   std::unique_ptr<MemoryRegion> memory_;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <utility>
 
 namespace kmcl::wire {
@@ -48,5 +49,20 @@ inline constexpr ConnectionId kMessageConnection{1};
 inline constexpr ConnectionId kEventConnection{2};
 inline constexpr ConnectionId kMonitorConnection{3};
 inline constexpr ConnectionId kMultiClientMessageConnection{4};
+
+// What a client signals for a channel, as our servers number it. OpenVMM's choice: unique, below
+// 2^24, and clear of the well-known ones.
+inline constexpr std::uint32_t kFirstChannelConnection = 0x2000;
+constexpr ConnectionId EventConnection(ChannelId channel) {
+  return ConnectionId{kFirstChannelConnection | std::to_underlying(channel)};
+}
+// The channel of such a connection; nothing for every other number.
+constexpr std::optional<ChannelId> ChannelOfEvent(ConnectionId connection) {
+  const std::uint32_t number = std::to_underlying(connection);
+  if (number <= kFirstChannelConnection || number > kFirstChannelConnection + kMaximumChannelId) {
+    return std::nullopt;
+  }
+  return ChannelId{number - kFirstChannelConnection};
+}
 
 }  // namespace kmcl::wire

@@ -1,0 +1,148 @@
+/* kmcl/kvm.h - a bus for the guest of a KVM virtual machine.
+ *
+ * A virtual machine monitor (VMM) that uses this shows its guest a Hyper-V host: an unmodified guest
+ * with a VMBus driver (Linux: hv_vmbus) finds the bus, connects, and opens the channels that are
+ * offered to it. The program offers them as on every other bus (kmcl/endpoint.h, kmcl/kmcl.h): the
+ * guest is a partition of a KMCL_SERVER.
+ *
+ *   make the VM, its irqchip and its vCPUs
+ *   KmclKvmServerCreate      the server; PartitionArrived makes the offers
+ *   KmclKvmEditCpuid         then KVM_SET_CPUID2 with the result, on each vCPU
+ *   KmclKvmAcpiTable         goes to the guest with the VMM's other tables
+ *   KmclKvmStart
+ *   KVM_RUN ...              after each exit KmclKvmHandleExit first, then the VMM's own devices
+ *   KmclKvmReset             between two lives of the guest, all vCPUs stopped
+ *   KmclServerDestroy, KmclKvmDestroy
+ *
+ * How the guest and the bus reach each other. Messages and signals are hypercalls from the guest, and
+ * message slots and event flags of its synthetic interrupt controllers (SynIC) towards it. This
+ * library emulates the controllers in user space, which any KVM since Linux 5.10 allows: accesses to
+ * Hyper-V's registers come out as exits (KVM_CAP_X86_USER_SPACE_MSR with a filter for 0x40000000 to
+ * 0x400001FF), the hypercall page writes to an I/O port, and interrupts are KVM_SIGNAL_MSI.
+ *
+ * What the VMM has to keep to
+ *   * An in-kernel local APIC. vCPU i has APIC id i, and becomes virtual processor i.
+ *   * KVM_X86_SET_MSR_FILTER, and the reasons of KVM_CAP_X86_USER_SPACE_MSR, are this library's from
+ *     KmclKvmStart on.
+ *   * The memory slots stay as they were given, and so does the size of their files.
+ *   * The guest runs in 64-bit mode when it makes hypercalls. Clients below version 2.4 are not served.
+ *
+ * The partition. It arrives when the guest has agreed on a version for the first time after
+ * KmclKvmServerCreate or KmclKvmReset, and leaves at the next KmclKvmReset. A guest that connects anew
+ * in between (a driver loaded again, a kexec) is the same partition: its channels are closed and its
+ * offers stand. KmclPartitionQuery names this process as the peer. Such a server cannot be handed over.
+ *
+ * Needs <linux/kvm.h> of the program's own only to look into `struct kvm_run` and
+ * `struct kvm_cpuid_entry2`. Sources: Hypervisor Top-Level Functional Specification; KVM API.
+ */
+#ifndef KMCL_KVM_H
+#define KMCL_KVM_H
+
+#include <kmcl/endpoint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct kvm_cpuid_entry2;
+struct kvm_run;
+
+typedef struct KMCL_KVM_OBJECT *KMCL_KVM; /* the bus of one virtual machine */
+
+/* A memory slot of the guest: part of a file that can be mapped shared (a memfd of ordinary pages, not
+ * of huge ones), the same that the VMM has given to KVM_SET_USER_MEMORY_REGION. All but the descriptor
+ * are multiples of 4096. */
+typedef struct KMCL_KVM_SLOT {
+    UINT64 GuestAddress;
+    UINT64 Bytes;
+    int Descriptor; /* duplicated */
+    UINT64 Offset;  /* of the slot's first byte in the file */
+} KMCL_KVM_SLOT, *PKMCL_KVM_SLOT;
+
+/* Who emulates the interrupt controllers. */
+#define KMCL_KVM_SYNIC_AUTO 0u   /* what is there; the log tells at level info */
+#define KMCL_KVM_SYNIC_KERNEL 1u /* KVM's own emulation; this version has no use for it yet */
+#define KMCL_KVM_SYNIC_USER 2u   /* this library's */
+
+#define KMCL_KVM_MAXIMUM_VCPUS 255u
+
+typedef struct KMCL_KVM_OPTIONS {
+    ULONG Size; /* sizeof(KMCL_KVM_OPTIONS); set by KmclKvmOptionsInit */
+    int Kvm;    /* descriptors of /dev/kvm, of the VM and of its vCPUs, in the order of their ids: */
+    int Vm;     /* they stay the caller's, and open until KmclKvmDestroy */
+    ULONG VcpuCount; /* 1 to KMCL_KVM_MAXIMUM_VCPUS */
+    const int *Vcpus;
+    ULONG SlotCount; /* at least 1; in any order, without overlaps */
+    const KMCL_KVM_SLOT *Slots;
+    ULONG Synic;         /* KMCL_KVM_SYNIC_...; default KMCL_KVM_SYNIC_AUTO */
+    ULONG HypercallPort; /* an I/O port below 0x100 that no device of the guest has; default 0xB8 */
+} KMCL_KVM_OPTIONS, *PKMCL_KVM_OPTIONS;
+
+/* Fills `Options` with the defaults: no descriptors, no slots. */
+VOID KmclKvmOptionsInit(PKMCL_KVM_OPTIONS Options);
+
+/* Makes the bus of a virtual machine and its server. After the in-kernel irqchip and the vCPUs were
+ * made. Both options are copied. Of the endpoint's, MaximumVersion is the newest version that the
+ * guest is granted, and NoMonitors is TRUE whatever it says; EndpointOptions may be NULL (defaults).
+ *   STATUS_SUCCESS                 end them with KmclServerDestroy, then KmclKvmDestroy.
+ *   STATUS_INVALID_PARAMETER_1     Options is NULL, Size is wrong, or a value out of its range; slots
+ *                                  overlap, or are not part of their file.
+ *   STATUS_INVALID_PARAMETER_2     an endpoint option is out of its range, or Size is wrong.
+ *   STATUS_INVALID_PARAMETER_3     Server is NULL.
+ *   STATUS_INVALID_PARAMETER_4     Kvm is NULL.
+ *   STATUS_NOT_SUPPORTED           KVM lacks a capability (the log names it), or
+ *                                  KMCL_KVM_SYNIC_KERNEL.
+ *   STATUS_DATA_ERROR              a slot's descriptor is not a file of ordinary pages, or not open for
+ *                                  writing.
+ *   STATUS_INSUFFICIENT_RESOURCES  no memory, descriptors or threads.
+ *   STATUS_UNSUCCESSFUL            a system call failed; the log names it. */
+NTSTATUS KmclKvmServerCreate(const KMCL_KVM_OPTIONS *Options,
+                             const KMCL_ENDPOINT_OPTIONS *EndpointOptions, KMCL_SERVER *Server,
+                             KMCL_KVM *Kvm);
+
+/* Makes of a vCPU's CPUID list (from KVM_GET_SUPPORTED_CPUID) that of a guest of Hyper-V, for
+ * KVM_SET_CPUID2: sets CPUID.1:ECX[31], takes every leaf from 0x40000000 to 0x4FFFFFFF out (KVM's own
+ * signature would win over ours) and puts Hyper-V's in, up to 0x40000005. *Count is the number of
+ * entries before and after; `Entries` has room for `Capacity`. Any thread.
+ *   STATUS_SUCCESS
+ *   STATUS_BUFFER_TOO_SMALL        *Count says how many there would be; the entries are as before.
+ *   STATUS_INVALID_PARAMETER_1/_2/_3  NULL, or *Count above Capacity (_3).
+ *   STATUS_INSUFFICIENT_RESOURCES  no memory. */
+NTSTATUS KmclKvmEditCpuid(KMCL_KVM Kvm, struct kvm_cpuid_entry2 *Entries, ULONG *Count,
+                          ULONG Capacity);
+
+/* Takes Hyper-V's registers over from KVM. Once, after KVM_SET_CPUID2 (and KVM_SET_TSC_KHZ, if used)
+ * and before the first KVM_RUN.
+ *   STATUS_SUCCESS
+ *   STATUS_INVALID_PARAMETER_1     Kvm is NULL.
+ *   STATUS_UNSUCCESSFUL            a system call failed; the log names it. */
+NTSTATUS KmclKvmStart(KMCL_KVM Kvm);
+
+/* Where the guest may place what its bus devices want to have mapped: no memory and no device of the
+ * VMM's stands there. */
+#define KMCL_KVM_MMIO_ADDRESS 0xF8000000u
+#define KMCL_KVM_MMIO_BYTES 0x04000000u
+
+/* An ACPI table (SSDT) with the device by which the guest finds the bus, and the window above; length
+ * and checksum are right. It stands for ever. NULL pointers are ignored. */
+VOID KmclKvmAcpiTable(const VOID **Table, SIZE_T *Bytes);
+
+/* Looks at an exit of a vCPU, on that vCPU's thread, which is not held up by what the server does.
+ * TRUE: it was Hyper-V's, the answer stands in `Run` and the vCPU's registers: KVM_RUN again.
+ * FALSE: not ours (or a vCPU that does not exist), nothing has changed. */
+BOOLEAN KmclKvmHandleExit(KMCL_KVM Kvm, ULONG Vcpu, struct kvm_run *Run);
+
+/* The machine is reset: what the guest had open is closed as if it had died, and its controllers are as
+ * after power-on. All vCPUs are stopped. Returns when nobody touches the guest's memory through the bus
+ * any more, that is, once the drivers have retired the packets that they hold; so the VMM may load
+ * the next guest. Not from a callback. PartitionGone for the old guest may come later. NULL is ignored. */
+VOID KmclKvmReset(KMCL_KVM Kvm);
+
+/* Frees the bus. After KmclServerDestroy; no vCPU runs any more. NULL is ignored. */
+VOID KmclKvmDestroy(KMCL_KVM Kvm);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* KMCL_KVM_H */

@@ -1,0 +1,78 @@
+// Where a guest's hypercalls meet the server: one listener, and one link for each life of the
+// guest, from its first message to its reset.
+//
+//   processors' threads   Call
+//   bus thread            the listener and the links
+//   the machine's owner   Reset
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "mutex.h"
+#include "transport/descriptor.h"
+#include "transport/kvm/guest_faults.h"
+#include "transport/kvm/guest_memory.h"
+#include "transport/kvm/guest_session.h"
+#include "transport/kvm/hypercall.h"
+#include "transport/kvm/synic.h"
+#include "transport/link.h"
+
+namespace kmcl::transport::kvm {
+
+// The link of one life of the guest. Threads as Link says.
+class GuestLink;
+
+class GuestBus : public std::enable_shared_from_this<GuestBus> {
+ public:
+  // Borrows both; they outlive the listener and every link. kOutOfDescriptors.
+  [[nodiscard]] static Result<std::shared_ptr<GuestBus>> Create(GuestMemory& memory, Synic& synic,
+                                                                std::uint32_t processor_count);
+
+  // A hypercall of the guest's, with its RCX and RDX. Any thread; never waits for anyone.
+  HypercallStatus Call(std::uint64_t control, std::uint64_t input) KMCL_EXCLUDES(mutex_);
+
+  // The one listener. Messages are refused before it is made and after it is gone.
+  std::unique_ptr<Listener> Listen() KMCL_EXCLUDES(mutex_);
+
+  // The guest is gone with all it had open: its link ends. Returns when nobody uses the guest's
+  // memory through that link any more. No processor runs; not on a thread of the server's.
+  void Reset() KMCL_EXCLUDES(mutex_);
+
+ private:
+  friend class GuestLink;
+  class GuestListener;
+
+  GuestBus(GuestMemory& memory, Synic& synic, std::uint32_t processor_count, Descriptor arrival)
+      : memory_(memory),
+        synic_(synic),
+        processor_count_(processor_count),
+        arrival_(std::move(arrival)) {}
+
+  HypercallStatus Post(const PostMessage& message) KMCL_EXCLUDES(mutex_);
+  HypercallStatus Signal(const SignalEvent& event) KMCL_EXCLUDES(mutex_);
+  // The session that is served now, or a new one for the listener to find.
+  Result<std::shared_ptr<GuestSession>> SessionForMessage() KMCL_EXCLUDES(mutex_);
+  std::unique_ptr<Link> Accept() KMCL_EXCLUDES(mutex_);
+  void StopListening() KMCL_EXCLUDES(mutex_);
+  void OnLinkGone() KMCL_EXCLUDES(mutex_);
+
+  GuestMemory& memory_;
+  Synic& synic_;
+  const std::uint32_t processor_count_;
+  const Descriptor arrival_;  // eventfd: a session waits to be accepted
+  GuestFaults refused_calls_;
+  // Which processor the guest wants its messages at.
+  std::atomic<std::uint32_t> message_processor_{0};
+
+  Mutex mutex_;
+  CondVar changed_;
+  bool listening_ KMCL_GUARDED_BY(mutex_) = false;
+  bool accepted_ KMCL_GUARDED_BY(mutex_) = false;  // session_ has its link
+  std::shared_ptr<GuestSession> session_ KMCL_GUARDED_BY(mutex_);
+  std::uint32_t links_ KMCL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace kmcl::transport::kvm
