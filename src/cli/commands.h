@@ -29,5 +29,6 @@ void AddCopy(CLI::App& app, Command& chosen);
 void AddPerf(CLI::App& app, Command& chosen);
 void AddGenerate(CLI::App& app, Command& chosen);
 void AddVm(CLI::App& app, Command& chosen);
+void AddGuest(CLI::App& app, Command& chosen);
 
 }  // namespace kmcl::cli

@@ -42,6 +42,7 @@ int Run(int argc, char** argv) {
   AddPerf(app, chosen);
   AddGenerate(app, chosen);
   AddVm(app, chosen);
+  AddGuest(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

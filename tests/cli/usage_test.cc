@@ -17,7 +17,8 @@ TEST(VmbusUsage, HelpExplainsTheExitCodesAndShowsAnExample) {
 }
 
 TEST(VmbusUsage, EveryCommandHasHelpWithAnExample) {
-  for (const char* command : {"serve", "list", "ping", "copy", "cat", "perf", "generate", "vm"}) {
+  for (const char* command :
+       {"serve", "list", "ping", "copy", "cat", "perf", "generate", "vm", "guest"}) {
     const Finished help = RunVmbus({command, "--help"});
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_NE(help.out.find("Example:\n  vmbus " + std::string(command)), std::string::npos)
@@ -38,8 +39,7 @@ TEST(VmbusUsage, RefusesCommandLinesThatMakeNoSenseWithTwo) {
         Arguments{"ping", "--bus", "unix:/x", "--size", "7"},
         Arguments{"ping", "--bus", "unix:/x", "--size", "65537"},
         Arguments{"ping", "--bus", "unix:/x", "--count", "0"},
-        Arguments{"ping", "--bus", "unix:/x", "--wait", "dream"},
-        Arguments{"perf", "--sizes", "4"},
+        Arguments{"ping", "--bus", "unix:/x", "--wait", "dream"}, Arguments{"perf", "--sizes", "4"},
         Arguments{"cat", "--bus", "unix:/x", "--type", "nothing-of-that-name"},
         Arguments{"cat", "--bus", "unix:/x", "--instance", "12"}}) {
     const Finished refused = RunVmbus(arguments);
