@@ -1,9 +1,12 @@
-#include "cli/guest_devices.h"
+#include "cli/guest_services.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <exception>
 #include <utility>
+
+#include "cli/counters.h"
 
 namespace kmcl::cli {
 namespace {
@@ -17,6 +20,16 @@ constexpr struct {
     {"kvp", &GuestDeviceChoice::kvp},           {"vss", &GuestDeviceChoice::vss},
     {"fcopy", &GuestDeviceChoice::fcopy},
 };
+
+// KMCL calls these; nothing may escape from them, memory shortage included.
+template <typename Work>
+void Guarded(Work work) {
+  try {
+    work();
+  } catch (const std::exception& error) {
+    PrintError(fmt::format("vmbus vm: {}\n", error.what()));
+  }
+}
 
 }  // namespace
 
@@ -57,16 +70,33 @@ void GuestDeviceSet::Stop() {
   stop(fcopy);
 }
 
-GuestDevices::GuestDevices(GuestDeviceOptions options, Report report)
+GuestServices::GuestServices(GuestDeviceOptions options, Report report)
     : options_(std::move(options)), report_(std::move(report)) {}
 
-void GuestDevices::Arrive(PDEVICE_OBJECT device_object, HANDLE partition) {
+void GuestServices::Serve(KMCL_ENDPOINT_OPTIONS& endpoint) {
+  endpoint.Context = this;
+  endpoint.PartitionArrived = [](PVOID context, KMCL_SERVER server, HANDLE partition) {
+    Guarded([&] {
+      static_cast<GuestServices*>(context)->Arrive(KmclServerDeviceObject(server), partition);
+    });
+  };
+  endpoint.PartitionGone = [](PVOID context, KMCL_SERVER, HANDLE partition) {
+    Guarded([&] { static_cast<GuestServices*>(context)->Leave(partition); });
+  };
+}
+
+void GuestServices::Arrive(PDEVICE_OBJECT device_object, HANDLE partition) {
+  KMCL_PARTITION_INFORMATION who{};
+  KmclPartitionQuery(partition, &who);
   {
     const std::lock_guard lock(mutex_);
     if (closing_) {
       return;
     }
+    version_ = who.Version;
   }
+  report_(fmt::format("the guest is on the bus, version {}.{}", who.Version >> 16,
+                      who.Version & 0xffff));
   const GuestDeviceChoice& choice = options_.choice;
   auto set = std::make_shared<GuestDeviceSet>();
   const auto keep = [this](auto& device, auto made, const char* name) {
@@ -115,7 +145,7 @@ void GuestDevices::Arrive(PDEVICE_OBJECT device_object, HANDLE partition) {
   ++arrivals_;
 }
 
-void GuestDevices::Leave(HANDLE partition) {
+void GuestServices::Leave(HANDLE partition) {
   std::shared_ptr<GuestDeviceSet> gone;
   {
     const std::lock_guard lock(mutex_);
@@ -126,10 +156,49 @@ void GuestDevices::Leave(HANDLE partition) {
     gone = std::move(found->second);
     sets_.erase(found);
   }
-  gone->Stop();
+  Retire(*gone);
 }
 
-void GuestDevices::RevokeAll() {
+// Whoever still holds the set for a request finds its devices stopped.
+void GuestServices::Retire(GuestDeviceSet& set) {
+  set.Stop();
+  std::map<std::string, KMCL_CHANNEL_COUNTERS> counters;
+  const auto revoke = [&counters](const char* name, auto& device) {
+    if (device) {
+      counters[name] = device->Revoke();
+    }
+  };
+  revoke("echo", set.echo);
+  revoke("heartbeat", set.heartbeat);
+  revoke("shutdown", set.shutdown);
+  revoke("timesync", set.timesync);
+  revoke("kvp", set.kvp);
+  revoke("vss", set.vss);
+  revoke("fcopy", set.fcopy);
+  const std::uint64_t beats = set.heartbeat ? set.heartbeat->Status().beats : 0;
+  const std::lock_guard lock(mutex_);
+  beats_ += beats;
+  for (const auto& [name, of_device] : counters) {
+    Add(counters_[name], of_device);
+  }
+}
+
+Json GuestServices::Summary() const {
+  const std::lock_guard lock(mutex_);
+  Json object = {{"guests", arrivals_}, {"devices", Json::object()}};
+  if (arrivals_ > 0) {
+    object["version"] = fmt::format("{}.{}", version_ >> 16, version_ & 0xffff);
+  }
+  for (const auto& [name, counters] : counters_) {
+    object["devices"][name] = ToJson(counters);
+  }
+  if (options_.choice.heartbeat) {
+    object["heartbeats"] = beats_;
+  }
+  return object;
+}
+
+void GuestServices::RevokeAll() {
   std::map<HANDLE, std::shared_ptr<GuestDeviceSet>> gone;
   {
     const std::lock_guard lock(mutex_);
@@ -137,17 +206,17 @@ void GuestDevices::RevokeAll() {
     gone.swap(sets_);
   }
   for (const auto& [partition, set] : gone) {
-    set->Stop();
+    Retire(*set);
   }
 }
 
-std::shared_ptr<GuestDeviceSet> GuestDevices::Current() const {
+std::shared_ptr<GuestDeviceSet> GuestServices::Current() const {
   const std::lock_guard lock(mutex_);
   const auto found = sets_.find(newest_);
   return found == sets_.end() ? nullptr : found->second;
 }
 
-std::uint64_t GuestDevices::arrivals() const {
+std::uint64_t GuestServices::arrivals() const {
   const std::lock_guard lock(mutex_);
   return arrivals_;
 }

@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 
+#include "cli/output.h"
 #include "devices/echo.h"
 #include "devices/freeze.h"
 #include "devices/guest_file_copy.h"
@@ -59,16 +60,18 @@ struct GuestDeviceOptions {
   devices::FreezeOptions vss;
 };
 
-class GuestDevices {
+class GuestServices {
  public:
   // One line for people, on any thread. It must not block.
   using Report = std::function<void(const std::string& line)>;
-  GuestDevices(GuestDeviceOptions options, Report report);
+  GuestServices(GuestDeviceOptions options, Report report);
   // After RevokeAll, and before the server is destroyed.
-  ~GuestDevices() = default;
-  GuestDevices(const GuestDevices&) = delete;
-  GuestDevices& operator=(const GuestDevices&) = delete;
+  ~GuestServices() = default;
+  GuestServices(const GuestServices&) = delete;
+  GuestServices& operator=(const GuestServices&) = delete;
 
+  // Sets the server's callbacks, with this as their context: they are the two functions below.
+  void Serve(KMCL_ENDPOINT_OPTIONS& endpoint);
   // From the server's PartitionArrived, with its device object, and PartitionGone. The newest
   // partition is the guest.
   void Arrive(PDEVICE_OBJECT device_object, HANDLE partition);
@@ -81,8 +84,13 @@ class GuestDevices {
   std::shared_ptr<GuestDeviceSet> Current() const;
   // How many partitions have arrived: more than one after the guest was reset.
   std::uint64_t arrivals() const;
+  // After RevokeAll: how many guests there were, the last one's protocol version, heartbeats, and
+  // the counters of each device.
+  Json Summary() const;
 
  private:
+  void Retire(GuestDeviceSet& set);
+
   const GuestDeviceOptions options_;
   const Report report_;
 
@@ -91,6 +99,9 @@ class GuestDevices {
   std::map<HANDLE, std::shared_ptr<GuestDeviceSet>> sets_;  // an old one until its Leave
   HANDLE newest_ = nullptr;
   std::uint64_t arrivals_ = 0;
+  UINT32 version_ = 0;
+  std::uint64_t beats_ = 0;
+  std::map<std::string, KMCL_CHANNEL_COUNTERS> counters_;
   bool closing_ = false;
 };
 
