@@ -53,7 +53,7 @@ double SecondsSince(std::chrono::system_clock::time_point then) {
   return std::chrono::duration<double>(std::chrono::system_clock::now() - then).count();
 }
 
-Json StatusOf(const GuestServices& devices, const GuestDeviceSet& set) {
+Json StatusOf(const GuestDevices& devices, const GuestDeviceSet& set) {
   Json services = Json::object();
   if (set.heartbeat) {
     const auto status = set.heartbeat->Status();
@@ -205,7 +205,7 @@ Json CopyFile(const GuestDeviceSet& set, const Json& request, int descriptor) {
 
 }  // namespace
 
-Json AnswerGuestRequest(const GuestServices& devices, const Json& request, int descriptor) {
+Json AnswerGuestRequest(const GuestDevices& devices, const Json& request, int descriptor) {
   const std::string what = TextOf(request, "request");
   const auto set = devices.Current();
   if (!set) {

@@ -71,7 +71,7 @@ class GuestRequestsTest : public testing::Test {
   }
 
   std::string directory_;
-  GuestServices devices_{Options(), [](const std::string&) {}};
+  GuestDevices devices_{Options(), [](const std::string&) {}};
   HANDLE partition_ = nullptr;
   TestServer server_{[this](PDEVICE_OBJECT device_object, HANDLE partition) {
                        partition_ = partition;

@@ -1,4 +1,4 @@
-#include "cli/guest_services.h"
+#include "cli/guest_devices.h"
 
 #include <fmt/format.h>
 
@@ -70,22 +70,22 @@ void GuestDeviceSet::Stop() {
   stop(fcopy);
 }
 
-GuestServices::GuestServices(GuestDeviceOptions options, Report report)
+GuestDevices::GuestDevices(GuestDeviceOptions options, Report report)
     : options_(std::move(options)), report_(std::move(report)) {}
 
-void GuestServices::Serve(KMCL_ENDPOINT_OPTIONS& endpoint) {
+void GuestDevices::Serve(KMCL_ENDPOINT_OPTIONS& endpoint) {
   endpoint.Context = this;
   endpoint.PartitionArrived = [](PVOID context, KMCL_SERVER server, HANDLE partition) {
     Guarded([&] {
-      static_cast<GuestServices*>(context)->Arrive(KmclServerDeviceObject(server), partition);
+      static_cast<GuestDevices*>(context)->Arrive(KmclServerDeviceObject(server), partition);
     });
   };
   endpoint.PartitionGone = [](PVOID context, KMCL_SERVER, HANDLE partition) {
-    Guarded([&] { static_cast<GuestServices*>(context)->Leave(partition); });
+    Guarded([&] { static_cast<GuestDevices*>(context)->Leave(partition); });
   };
 }
 
-void GuestServices::Arrive(PDEVICE_OBJECT device_object, HANDLE partition) {
+void GuestDevices::Arrive(PDEVICE_OBJECT device_object, HANDLE partition) {
   KMCL_PARTITION_INFORMATION who{};
   KmclPartitionQuery(partition, &who);
   {
@@ -95,8 +95,6 @@ void GuestServices::Arrive(PDEVICE_OBJECT device_object, HANDLE partition) {
     }
     version_ = who.Version;
   }
-  report_(fmt::format("the guest is on the bus, version {}.{}", who.Version >> 16,
-                      who.Version & 0xffff));
   const GuestDeviceChoice& choice = options_.choice;
   auto set = std::make_shared<GuestDeviceSet>();
   const auto keep = [this](auto& device, auto made, const char* name) {
@@ -145,7 +143,7 @@ void GuestServices::Arrive(PDEVICE_OBJECT device_object, HANDLE partition) {
   ++arrivals_;
 }
 
-void GuestServices::Leave(HANDLE partition) {
+void GuestDevices::Leave(HANDLE partition) {
   std::shared_ptr<GuestDeviceSet> gone;
   {
     const std::lock_guard lock(mutex_);
@@ -160,7 +158,7 @@ void GuestServices::Leave(HANDLE partition) {
 }
 
 // Whoever still holds the set for a request finds its devices stopped.
-void GuestServices::Retire(GuestDeviceSet& set) {
+void GuestDevices::Retire(GuestDeviceSet& set) {
   set.Stop();
   std::map<std::string, KMCL_CHANNEL_COUNTERS> counters;
   const auto revoke = [&counters](const char* name, auto& device) {
@@ -183,7 +181,7 @@ void GuestServices::Retire(GuestDeviceSet& set) {
   }
 }
 
-Json GuestServices::Summary() const {
+Json GuestDevices::Summary() const {
   const std::lock_guard lock(mutex_);
   Json object = {{"guests", arrivals_}, {"devices", Json::object()}};
   if (arrivals_ > 0) {
@@ -198,7 +196,7 @@ Json GuestServices::Summary() const {
   return object;
 }
 
-void GuestServices::RevokeAll() {
+void GuestDevices::RevokeAll() {
   std::map<HANDLE, std::shared_ptr<GuestDeviceSet>> gone;
   {
     const std::lock_guard lock(mutex_);
@@ -210,13 +208,13 @@ void GuestServices::RevokeAll() {
   }
 }
 
-std::shared_ptr<GuestDeviceSet> GuestServices::Current() const {
+std::shared_ptr<GuestDeviceSet> GuestDevices::Current() const {
   const std::lock_guard lock(mutex_);
   const auto found = sets_.find(newest_);
   return found == sets_.end() ? nullptr : found->second;
 }
 
-std::uint64_t GuestServices::arrivals() const {
+std::uint64_t GuestDevices::arrivals() const {
   const std::lock_guard lock(mutex_);
   return arrivals_;
 }

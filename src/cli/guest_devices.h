@@ -60,15 +60,15 @@ struct GuestDeviceOptions {
   devices::FreezeOptions vss;
 };
 
-class GuestServices {
+class GuestDevices {
  public:
   // One line for people, on any thread. It must not block.
   using Report = std::function<void(const std::string& line)>;
-  GuestServices(GuestDeviceOptions options, Report report);
+  GuestDevices(GuestDeviceOptions options, Report report);
   // After RevokeAll, and before the server is destroyed.
-  ~GuestServices() = default;
-  GuestServices(const GuestServices&) = delete;
-  GuestServices& operator=(const GuestServices&) = delete;
+  ~GuestDevices() = default;
+  GuestDevices(const GuestDevices&) = delete;
+  GuestDevices& operator=(const GuestDevices&) = delete;
 
   // Sets the server's callbacks, with this as their context: they are the two functions below.
   void Serve(KMCL_ENDPOINT_OPTIONS& endpoint);
