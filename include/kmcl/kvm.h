@@ -15,15 +15,19 @@
  *   KmclServerDestroy, KmclKvmDestroy
  *
  * How the guest and the bus reach each other. Messages and signals are hypercalls from the guest, and
- * message slots and event flags of its synthetic interrupt controllers (SynIC) towards it. This
- * library emulates the controllers in user space, which any KVM since Linux 5.10 allows: accesses to
- * Hyper-V's registers come out as exits (KVM_CAP_X86_USER_SPACE_MSR with a filter for 0x40000000 to
- * 0x400001FF), the hypercall page writes to an I/O port, and interrupts are KVM_SIGNAL_MSI.
+ * message slots and event flags of its synthetic interrupt controllers (SynIC) towards it. Some KVMs
+ * emulate the controllers (KVM_CAP_HYPERV_SYNIC2); then messages and signals are KVM_EXIT_HYPERV, and
+ * interrupts are irqfds. For the others this library does it in user space, which any KVM since Linux
+ * 5.10 allows: accesses to Hyper-V's registers come out as exits (KVM_CAP_X86_USER_SPACE_MSR with a
+ * filter for 0x40000000 to 0x400001FF), the hypercall page writes to an I/O port, and interrupts are
+ * KVM_SIGNAL_MSI. Guests see no difference.
  *
  * What the VMM has to keep to
  *   * An in-kernel local APIC. vCPU i has APIC id i, and becomes virtual processor i.
- *   * KVM_X86_SET_MSR_FILTER, and the reasons of KVM_CAP_X86_USER_SPACE_MSR, are this library's from
- *     KmclKvmStart on.
+ *   * From KmclKvmStart on this library has set, and nobody else changes: in user space the filter
+ *     of KVM_X86_SET_MSR_FILTER and the reasons of KVM_CAP_X86_USER_SPACE_MSR; in the kernel the
+ *     routing of KVM_SET_GSI_ROUTING, which is KVM's first one for the PICs and the I/O APIC (all in
+ *     the kernel) with one line from 24 on for each vCPU.
  *   * The memory slots stay as they were given, and so does the size of their files.
  *   * The guest runs in 64-bit mode when it makes hypercalls. Clients below version 2.4 are not served.
  *
@@ -60,8 +64,8 @@ typedef struct KMCL_KVM_SLOT {
 } KMCL_KVM_SLOT, *PKMCL_KVM_SLOT;
 
 /* Who emulates the interrupt controllers. */
-#define KMCL_KVM_SYNIC_AUTO 0u   /* what is there; the log tells at level info */
-#define KMCL_KVM_SYNIC_KERNEL 1u /* KVM's own emulation; this version has no use for it yet */
+#define KMCL_KVM_SYNIC_AUTO 0u   /* KVM if it can, else this library; the log tells at level info */
+#define KMCL_KVM_SYNIC_KERNEL 1u /* KVM */
 #define KMCL_KVM_SYNIC_USER 2u   /* this library's */
 
 #define KMCL_KVM_MAXIMUM_VCPUS 255u
@@ -90,8 +94,7 @@ VOID KmclKvmOptionsInit(PKMCL_KVM_OPTIONS Options);
  *   STATUS_INVALID_PARAMETER_2     an endpoint option is out of its range, or Size is wrong.
  *   STATUS_INVALID_PARAMETER_3     Server is NULL.
  *   STATUS_INVALID_PARAMETER_4     Kvm is NULL.
- *   STATUS_NOT_SUPPORTED           KVM lacks a capability (the log names it), or
- *                                  KMCL_KVM_SYNIC_KERNEL.
+ *   STATUS_NOT_SUPPORTED           KVM lacks a capability that is needed; the log names it.
  *   STATUS_DATA_ERROR              a slot's descriptor is not a file of ordinary pages, or not open for
  *                                  writing.
  *   STATUS_INSUFFICIENT_RESOURCES  no memory, descriptors or threads.

@@ -43,17 +43,18 @@ Machine::Machine(const MachineOptions& options, std::unique_ptr<GuestMemory> mem
       enlightenments_(*memory_, *this, synic_, processor_count(), hypercall_port_) {}
 
 Result<std::unique_ptr<Machine>> Machine::Create(const MachineOptions& options) {
-  if (options.synic == SynicKind::kKernel) {
-    Log(LogLevel::kError, "kvm: the kernel's SynIC is not %s",
-        Has(options.kvm, KVM_CAP_HYPERV_SYNIC2) ? "supported yet" : "there");
+  const bool has_kernel = KernelSynic::IsThere(options.kvm);
+  if (options.synic == SynicKind::kKernel && !has_kernel) {
+    Log(LogLevel::kError, "kvm: there is no SynIC in the kernel");
     return std::unexpected(Error::kKvmUnsupported);
   }
+  const bool in_kernel = has_kernel && options.synic != SynicKind::kUser;
   for (const auto& [capability, name] :
        {std::pair{KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR"},
         std::pair{KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"},
         std::pair{KVM_CAP_SIGNAL_MSI, "KVM_CAP_SIGNAL_MSI"},
         std::pair{KVM_CAP_GET_TSC_KHZ, "KVM_CAP_GET_TSC_KHZ"}}) {
-    if (Has(options.kvm, capability)) continue;
+    if (in_kernel || Has(options.kvm, capability)) continue;
     Log(LogLevel::kError, "kvm: there is no %s, which the SynIC needs", name);
     return std::unexpected(Error::kKvmUnsupported);
   }
@@ -63,8 +64,13 @@ Result<std::unique_ptr<Machine>> Machine::Create(const MachineOptions& options) 
   auto bus = GuestBus::Create(*machine->memory_, machine->synic_, machine->processor_count());
   if (!bus) return std::unexpected(bus.error());
   machine->bus_ = *std::move(bus);
-  Log(LogLevel::kInfo, "kvm: SynIC in user space, %u processors, hypercalls at port 0x%x",
-      machine->processor_count(), options.hypercall_port);
+  if (in_kernel) {
+    auto kernel = KernelSynic::Create(options.vm, options.processors, machine->synic_);
+    if (!kernel) return std::unexpected(kernel.error());
+    machine->kernel_ = *std::move(kernel);
+  }
+  Log(LogLevel::kInfo, "kvm: SynIC in %s, %u processors", in_kernel ? "the kernel" : "user space",
+      machine->processor_count());
   return machine;
 }
 
@@ -73,7 +79,9 @@ void Machine::EditCpuid(std::vector<kvm_cpuid_entry2>& entries) const {
                   {.processor_count = processor_count(), .reference_tsc = tsc_is_invariant_});
 }
 
-Result<void> Machine::Start() {
+Result<void> Machine::Start() { return kernel_ != nullptr ? kernel_->Start() : StartInUserSpace(); }
+
+Result<void> Machine::StartInUserSpace() {
   // Only accesses that the filter refuses leave the kernel: other registers stay KVM's.
   kvm_enable_cap user_space{};
   user_space.cap = KVM_CAP_X86_USER_SPACE_MSR;
@@ -104,6 +112,9 @@ Result<void> Machine::Start() {
 // ---- Exits
 
 bool Machine::HandleExit(std::uint32_t processor, kvm_run& run) {
+  if (kernel_ != nullptr) {
+    return run.exit_reason == KVM_EXIT_HYPERV && kernel_->HandleExit(processor, run, *bus_);
+  }
   switch (run.exit_reason) {
     case KVM_EXIT_X86_RDMSR:
       return HandleRead(processor, run);
@@ -165,11 +176,13 @@ void Machine::Reset() {
   bus_->Reset();
   synic_.Reset();
   enlightenments_.Reset();
+  if (kernel_ != nullptr) kernel_->Reset();
 }
 
 // ---- Hardware
 
 void Machine::RaiseInterrupt(std::uint32_t processor, std::uint8_t vector) {
+  if (kernel_ != nullptr) return kernel_->RaiseInterrupt(processor);
   kvm_msi message{};
   message.address_lo = kLocalApic + (processor << kApicIdShift);
   message.data = vector;

@@ -1,9 +1,9 @@
 // A KVM virtual machine as a guest of Hyper-V: takes what KVM hands out of the guest (accesses to
-// Hyper-V's registers, hypercalls), and raises its interrupts. For a KVM that does not emulate
-// Hyper-V itself.
+// Hyper-V's registers, hypercalls), and raises its interrupts.
 //
-// The registers come by KVM_CAP_X86_USER_SPACE_MSR and a filter, a hypercall is a write to an I/O
-// port, and an interrupt is a KVM_SIGNAL_MSI (VMBus reference 5.5).
+// Where KVM emulates Hyper-V's interrupt controllers, its own are used (KernelSynic). Elsewhere the
+// registers come by KVM_CAP_X86_USER_SPACE_MSR and a filter, a hypercall is a write to an I/O port,
+// and an interrupt is a KVM_SIGNAL_MSI (VMBus reference 5.5).
 #pragma once
 
 #include <cstdint>
@@ -18,6 +18,7 @@
 #include "transport/kvm/guest_faults.h"
 #include "transport/kvm/guest_memory.h"
 #include "transport/kvm/hardware.h"
+#include "transport/kvm/kernel_synic.h"
 #include "transport/kvm/kvm_headers.h"
 #include "transport/kvm/synic.h"
 #include "transport/link.h"
@@ -38,7 +39,7 @@ struct MachineOptions {
 
 class Machine final : public Hardware {
  public:
-  // kKvmUnsupported: KVM lacks what is needed, or the kernel's SynIC was asked for. Those of
+  // kKvmUnsupported: KVM lacks what is needed, or the SynIC that was asked for. Those of
   // GuestMemory; kOutOfDescriptors, kSystemCall.
   [[nodiscard]] static Result<std::unique_ptr<Machine>> Create(const MachineOptions& options);
 
@@ -65,6 +66,7 @@ class Machine final : public Hardware {
 
  private:
   Machine(const MachineOptions& options, std::unique_ptr<GuestMemory> memory);
+  Result<void> StartInUserSpace();
   bool HandleRead(std::uint32_t processor, kvm_run& run);
   bool HandleWrite(std::uint32_t processor, kvm_run& run);
   bool HandleOut(std::uint32_t processor, const kvm_run& run);
@@ -77,6 +79,7 @@ class Machine final : public Hardware {
   Synic synic_;
   Enlightenments enlightenments_;
   std::shared_ptr<GuestBus> bus_;
+  std::unique_ptr<KernelSynic> kernel_;  // where KVM's is used
   GuestFaults refused_registers_;
   GuestFaults failed_calls_;
 };

@@ -124,6 +124,22 @@ bool Synic::WriteRegister(std::uint32_t processor, std::uint32_t index, std::uin
   return true;
 }
 
+void Synic::SetPages(std::uint32_t processor, std::uint64_t control, std::uint64_t simp,
+                     std::uint64_t siefp) {
+  Controller& controller = *controllers_.at(processor);
+  {
+    MutexLock lock(controller.mutex);
+    controller.control = control & kEnable;
+    controller.sint[wire::kVmbusSint] = kFirstVector;
+    controller.simp = simp;
+    controller.slot = PartOfPage(simp);
+    controller.siefp = siefp;
+    controller.flags = PartOfPage(siefp);
+    (void)Deliver(controller);
+  }
+  hardware_.RaiseInterrupt(processor, kFirstVector);
+}
+
 std::byte* Synic::PartOfPage(std::uint64_t page_register) {
   if ((page_register & kEnable) == 0) return nullptr;
   std::byte* const page = memory_.Window(wire::PageNumber{page_register / wire::kPageBytes}, 1);

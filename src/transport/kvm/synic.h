@@ -1,5 +1,5 @@
 // The synthetic interrupt controllers of a machine's virtual processors, as Hyper-V defines them
-// (TLFS, "Virtual Interrupt Controller"), for a KVM that has none: their registers, and the
+// (TLFS, "Virtual Interrupt Controller"): their registers, for a KVM that has none, and the
 // messages and event flags of the one source that VMBus uses, SINT 2. There are no synthetic
 // timers.
 //
@@ -44,6 +44,12 @@ class Synic {
   std::optional<std::uint64_t> ReadRegister(std::uint32_t processor, std::uint32_t index) const;
   // False: the guest gets a #GP, and nothing has changed.
   bool WriteRegister(std::uint32_t processor, std::uint32_t index, std::uint64_t value);
+
+  // For a KVM that has the registers: what the guest has written there, except for its sources,
+  // which then only KVM knows: they count as on, and the interrupt is raised when there is anything
+  // to see, as it may have been raised in vain before.
+  void SetPages(std::uint32_t processor, std::uint64_t control, std::uint64_t simp,
+                std::uint64_t siefp);
 
   // Puts a message into the processor's slot as soon as that is free, behind those that wait, and
   // raises the interrupt. As long as the controller or the source is off, it waits.

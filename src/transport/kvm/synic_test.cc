@@ -139,6 +139,23 @@ TEST_F(SynicTest, APolledSourceIsServedWithoutInterrupts) {
   EXPECT_TRUE(hardware.TakeRaised().empty());
 }
 
+TEST_F(SynicTest, AKvmWithRegistersOfItsOwnTellsOnlyThePages) {
+  synic.PostMessage(1, Bytes("early"));
+  synic.SetEventFlag(1, 9);
+  synic.SetPages(1, 1, 4 * 4096 + 1, 0);
+  EXPECT_EQ(payload(), "early");
+  EXPECT_EQ(guest.At<std::uint8_t>(kFlags + 1), 0);
+  EXPECT_EQ(hardware.TakeRaised().size(), 1u);
+  synic.SetPages(1, 1, 4 * 4096 + 1, 5 * 4096 + 1);
+  EXPECT_EQ(guest.At<std::uint8_t>(kFlags + 1), 1 << 1);
+  EXPECT_EQ(hardware.TakeRaised().size(), 1u);
+  synic.SetPages(1, 0, 0, 0);
+  synic.PostMessage(1, Bytes("late"));
+  type() = 0;
+  EXPECT_TRUE(synic.WriteRegister(1, msr::kEom, 0));
+  EXPECT_EQ(type(), 0u);
+}
+
 TEST_F(SynicTest, PagesInAHoleTakeNothing) {
   TurnOn();
   EXPECT_TRUE(synic.WriteRegister(0, msr::kSimp, 20 * 4096 + 1));
