@@ -95,6 +95,8 @@ void GuestDevices::Arrive(PDEVICE_OBJECT device_object, HANDLE partition) {
     }
     version_ = who.Version;
   }
+  report_(fmt::format("the guest is on the bus, version {}.{}", who.Version >> 16,
+                      who.Version & 0xffff));
   const GuestDeviceChoice& choice = options_.choice;
   auto set = std::make_shared<GuestDeviceSet>();
   const auto keep = [this](auto& device, auto made, const char* name) {

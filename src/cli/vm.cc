@@ -12,7 +12,10 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/control_socket.h"
 #include "cli/guest_console.h"
+#include "cli/guest_devices.h"
+#include "cli/guest_requests.h"
 #include "cli/main_wait.h"
 #include "cli/outcome.h"
 #include "cli/output.h"
@@ -30,6 +33,10 @@ struct VmOptions {
   unsigned cpus = 2;
   std::string console = "stdio";
   bool no_reboot = false;
+  GuestDeviceChoice devices;
+  std::string control;  // empty: no socket
+  std::string maximum_version;
+  std::string synic = "auto";
 };
 
 // The whole of a file.
@@ -65,6 +72,22 @@ Outcome<std::vector<std::byte>> ReadFile(const std::string& path) {
     return Fail(kExitFailure, fmt::format("cannot read all of {}", path));
   }
   return bytes;
+}
+
+void Say(const std::string& line) { PrintError(line + "\n"); }
+
+ULONG SynicOf(const std::string& name) {
+  return name == "kernel" ? KMCL_KVM_SYNIC_KERNEL
+         : name == "user" ? KMCL_KVM_SYNIC_USER
+                          : KMCL_KVM_SYNIC_AUTO;
+}
+
+// Of "5.3", which the command line has checked; 0 for none.
+ULONG VersionOf(const std::string& text) {
+  const auto dot = text.find('.');
+  return dot == std::string::npos ? 0
+                                  : static_cast<ULONG>(std::stoul(text.substr(0, dot)) << 16 |
+                                                       std::stoul(text.substr(dot + 1)));
 }
 
 const char* NameOf(vmm::MachineEnd end) {
@@ -140,9 +163,27 @@ int RunVm(const VmOptions& options) {
     return fail(console.error());
   }
   plan.console = [&console](std::byte byte) { (*console)->Put(byte); };
+  GuestDeviceOptions device_options;
+  device_options.choice = options.devices;
+  GuestDevices devices(device_options, Say);
+  KmclEndpointOptionsInit(&plan.bus.endpoint);
+  plan.bus.endpoint.MaximumVersion = VersionOf(options.maximum_version);
+  devices.Serve(plan.bus.endpoint);
+  plan.bus.synic = SynicOf(options.synic);
   auto machine = vmm::Machine::Create(std::move(plan));
   if (!machine) {
     return fail({kExitFailure, machine.error()});
+  }
+  std::unique_ptr<ControlSocket> control;
+  if (!options.control.empty()) {
+    auto listening =
+        ControlSocket::Listen(options.control, [&devices](const Json& request, int descriptor) {
+          return AnswerGuestRequest(devices, request, descriptor);
+        });
+    if (!listening) {
+      return fail(listening.error());
+    }
+    control = std::move(*listening);
   }
   if (const auto started = (*console)->StartInput(
           [&](std::span<const std::byte> bytes) { return (*machine)->SendInput(bytes); },
@@ -155,8 +196,14 @@ int RunVm(const VmOptions& options) {
   (*console)->Abandon();
   (*machine)->CloseInput();
   (*console)->StopInput();
+  if (control) {
+    control->Close();
+  }
+  devices.RevokeAll();
+  control.reset();
 
-  const Json details = {{"end", NameOf(end)}, {"resets", running.resets()}};
+  Json details = {{"end", NameOf(end)}, {"resets", running.resets()}};
+  details.update(devices.Summary());
   switch (end) {
     case vmm::MachineEnd::kFailed:
       return fail({kExitFailure, (*machine)->cause()}, details);
@@ -194,13 +241,34 @@ void AddVm(CLI::App& app, Command& chosen) {
   vm->add_option("--console", options->console,
                  "The guest's serial port: stdio, none, or a file for its output")
       ->capture_default_str();
+  vm->add_option_function<std::vector<std::string>>(
+        "--device",
+        [options](const std::vector<std::string>& lists) {
+          for (const std::string& names : lists) {
+            if (const auto added = AddGuestDevices(options->devices, names); !added) {
+              throw CLI::ValidationError("--device", "there is no device " + added.error());
+            }
+          }
+        },
+        "What the bus offers to it: names with commas, of " + GuestDeviceNames())
+      ->type_name("NAME,...");
+  vm->add_option("--control", options->control,
+                 "Where `vmbus guest` finds this machine: a socket's path")
+      ->envname("KMCL_CONTROL");
+  vm->add_option("--max-version", options->maximum_version,
+                 "The newest version of the bus protocol that it is granted, as in 5.3")
+      ->check(CLI::IsMember({"2.4", "3.0", "4.0", "4.1", "5.0", "5.1", "5.2", "5.3", "6.0"}));
+  vm->add_option("--synic", options->synic,
+                 "Who emulates its interrupt controllers: auto, kernel or user")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "kernel", "user"}));
   vm->add_flag("--no-reboot", options->no_reboot, "End when the guest resets itself");
   vm->footer(R"(
 A terminal becomes the guest's: Ctrl-A X leaves, Ctrl-A Ctrl-A sends Ctrl-A.
 The exit code is 0 when the guest powers off, and 4 for a reset with --no-reboot.
 
 Example:
-  vmbus vm --kernel /boot/vmlinuz --initrd /boot/initrd.img --memory 1G --cpus 2)");
+  vmbus vm --kernel /boot/vmlinuz --initrd /boot/initrd.img --device echo,heartbeat)");
   vm->callback([options, &chosen] { chosen = [options] { return RunVm(*options); }; });
 }
 

@@ -66,18 +66,33 @@ Outcome<void> Machine::MakeCpus() {
     }
     cpus_.push_back(std::move(*cpu));
   }
+  std::vector<int> descriptors;
+  for (const auto& cpu : cpus_) {
+    descriptors.push_back(cpu->descriptor());
+  }
+  auto bus = Bus::Create(vm_.kvm(), vm_.descriptor(), std::move(descriptors), memory_, plan_.bus);
+  if (!bus) {
+    return std::unexpected(bus.error());
+  }
+  bus_ = std::move(*bus);
   for (unsigned number = 0; number < plan_.cpu_count; ++number) {
-    if (const auto set =
-            cpus_[number]->SetCpuid(vm_.kvm(), CpuidOf(*supported, number, plan_.cpu_count));
-        !set) {
+    std::vector<kvm_cpuid_entry2> leaves = CpuidOf(*supported, number, plan_.cpu_count);
+    if (const auto edited = bus_->EditCpuid(leaves); !edited) {
+      return edited;
+    }
+    if (const auto set = cpus_[number]->SetCpuid(vm_.kvm(), leaves); !set) {
       return set;
     }
   }
-  return {};
+  surroundings_.first_handler = [this](unsigned number, kvm_run* run) {
+    return bus_->HandleExit(number, run);
+  };
+  return bus_->Start();
 }
 
 Outcome<void> Machine::Prepare() {
   if (std::exchange(used_, true)) {
+    bus_->Reset();
     if (const auto cleared = memory_.Clear(); !cleared) {
       return cleared;
     }
@@ -87,7 +102,7 @@ Outcome<void> Machine::Prepare() {
     serial_.Reset();
     power_.Reset();
   }
-  const auto acpi_root = PutAcpiTables(memory_, plan_.cpu_count, {});
+  const auto acpi_root = PutAcpiTables(memory_, plan_.cpu_count, Bus::AcpiTable());
   if (!acpi_root) {
     return std::unexpected(acpi_root.error());
   }

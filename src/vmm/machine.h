@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "vmm/boot_image.h"
+#include "vmm/bus.h"
 #include "vmm/guest_memory.h"
 #include "vmm/keyboard_controller.h"
 #include "vmm/outcome.h"
@@ -35,6 +36,7 @@ struct MachinePlan {
   std::string command_line;
   // Gets what the guest sends to its serial port, on vCPU threads, one byte at a time.
   std::function<void(std::byte)> console;
+  BusPlan bus;
 };
 
 // Why a machine stands still.
@@ -62,6 +64,9 @@ class Machine {
   // How it came to that: for kReset what the guest did, for kFailed what went wrong. Between runs.
   const std::string& cause() const { return cause_; }
 
+  // The server of the machine's bus. Its channels are cleaned up before the machine goes.
+  KMCL_SERVER server() const { return bus_->server(); }
+
   // Gives the guest console input; see SerialPort::Receive.
   bool SendInput(std::span<const std::byte> bytes) { return serial_.Receive(bytes); }
   void CloseInput() { serial_.CloseInput(); }
@@ -84,7 +89,8 @@ class Machine {
   PortBus ports_;
   Vcpu::Surroundings surroundings_;
   std::vector<std::unique_ptr<Vcpu>> cpus_;
-  bool used_ = false;  // has run before, so must be put back
+  std::unique_ptr<Bus> bus_;  // goes before the CPUs, whose descriptors it borrows
+  bool used_ = false;         // has run before, so must be put back
 
   std::mutex mutex_;
   std::condition_variable ended_;
