@@ -88,6 +88,17 @@ TEST_F(GuestFileCopyTest, CopiesAFileChunkByChunk) {
   EXPECT_EQ(copied->digest, hash.Finish());
 }
 
+// Two of the longest answers do not fit into the guest's ring.
+TEST_F(GuestFileCopyTest, AsksOnlyWhenTheGuestHasRoomForTheAnswer) {
+  constexpr int kChunks = 3000;
+  const HostFile file(std::string(std::size_t{kChunks} * 6144, 'x'));
+  auto result = CopyLater(file);
+  for (int message = 0; message < kChunks + 2; ++message) {
+    ASSERT_TRUE(guest_.AnswerIfThereIsRoom(guest_.Take())) << "message " << message;
+  }
+  EXPECT_TRUE(result.get().has_value());
+}
+
 TEST_F(GuestFileCopyTest, CopiesAnEmptyFile) {
   const HostFile file("");
   auto result = CopyLater(file);

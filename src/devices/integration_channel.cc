@@ -74,6 +74,7 @@ std::expected<std::unique_ptr<IntegrationChannel>, NTSTATUS> IntegrationChannel:
                                   std::max(service.maximum_body_bytes, kLeastMaximumBodyBytes);
   settings.message_pipe = true;
   settings.process_packet = OnPacket;
+  settings.processing_complete = OnBatchEnd;
   settings.started = OnStarted;
   settings.suspend = OnSuspend;
   auto channel = MakeServerChannel(device_object, partition, settings, made.get());
@@ -178,6 +179,7 @@ std::expected<IntegrationReply, IntegrationFailure> IntegrationChannel::Ask(
   in_flight_ = true;
   expecting_ = true;
   reply_.reset();
+  arrived_.reset();
   ++transaction_;
   ++counts_.asked;
   ++unanswered_;
@@ -299,12 +301,27 @@ bool IntegrationChannel::Take(std::span<const std::byte> bytes, std::string& lin
     } else if (waited_for) {
       ++counts_.answered;
       expecting_ = false;
-      reply_ = IntegrationReply{answer->status, {answer->body.begin(), answer->body.end()}};
+      arrived_ = IntegrationReply{answer->status, {answer->body.begin(), answer->body.end()}};
     }
   }
   changed_.notify_all();
   const std::lock_guard lock(mutex_);
   return state_ != IntegrationState::kDeaf;
+}
+
+// Only now has the guest's ring the room back that the answer took, and whoever waits for it may
+// ask the next question. Linux loses an answer that finds no room, and its ring has none for two of
+// the longest.
+VOID IntegrationChannel::OnBatchEnd(VMBCHANNEL channel, UINT32 /*packets*/) {
+  auto* self = static_cast<IntegrationChannel*>(VmbChannelGetPointer(channel));
+  {
+    const std::lock_guard lock(self->mutex_);
+    if (!self->arrived_) {
+      return;
+    }
+    self->reply_ = std::exchange(self->arrived_, std::nullopt);
+  }
+  self->changed_.notify_all();
 }
 
 // Under mutex_.

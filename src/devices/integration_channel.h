@@ -144,6 +144,7 @@ class IntegrationChannel {
   static VOID OnSuspend(VMBCHANNEL channel);
   static VOID OnPacket(VMBCHANNEL channel, VMBPACKETCOMPLETION packet, PVOID buffer,
                        UINT32 buffer_bytes, UINT32 flags);
+  static VOID OnBatchEnd(VMBCHANNEL channel, UINT32 packets);
   static VOID OnSent(VMBPACKET packet, NTSTATUS status, PVOID buffer, UINT32 bytes);
 
   void Negotiate();
@@ -168,7 +169,8 @@ class IntegrationChannel {
   bool sending_ = false;    // the turn's owner is about to send; a close waits for it
   bool in_flight_ = false;  // the packet is KMCL's: the guest has left no room in the ring
   std::uint8_t transaction_ = 0;
-  bool expecting_ = false;  // an answer to transaction_
+  bool expecting_ = false;                   // an answer to transaction_
+  std::optional<IntegrationReply> arrived_;  // and becomes reply_ when its batch ends
   std::optional<IntegrationReply> reply_;
   // Of this open: what the guest may still answer late, and how often it did what it should not.
   std::uint64_t unanswered_ = 0;
