@@ -2,10 +2,12 @@
 
 #include <poll.h>
 
+#include <random>
 #include <thread>
 
 #include "transport/kvm/acpi_table.h"
 #include "transport/kvm/cpuid.h"
+#include "transport/kvm/enlightenments.h"
 #include "transport/kvm/guest_test_support.h"
 #include "transport/test_support.h"
 
@@ -188,6 +190,75 @@ TEST_F(GuestBusTest, AClientThatIsRefusedMayComeAgain) {
   listener.reset();
   other->Refuse("closed");
   EXPECT_EQ(Post("anybody?"), HypercallStatus::kInvalidConnection);
+}
+
+TEST_F(GuestBusTest, RandomCallsRegistersAndMemoryDoNoHarm) {
+  listener = bus->Listen();
+  ASSERT_EQ(Post("hello"), HypercallStatus::kSuccess);
+  const auto link = Accept();
+  link->ListenTo(wire::ChannelId{5}, true);
+  Enlightenments enlightenments(*guest.memory, hardware, synic, 4, 0xB8);
+  enlightenments.SetTscFrequency(2'000'000'000, true);
+  std::mt19937_64 random(20240);
+  const auto number = [&]() -> std::uint64_t {
+    switch (random() % 4) {
+      case 0:
+        return random();
+      case 1:
+        return random() % (42 * 4096);  // memory, holes, and beyond
+      case 2:
+        return (random() % 42) << 12 | random() % 4;  // pages, switched on and off
+      default:
+        return random() % 0x3000;
+    }
+  };
+  for (int step = 0; step < 200'000; ++step) {
+    const auto processor = static_cast<std::uint32_t>(random() % 4);
+    switch (random() % 8) {
+      case 0:
+        (void)bus->Call(number(), number());
+        break;
+      case 1:
+        (void)bus->Call(0x5C | (random() % 8 == 0 ? number() << 16 : 0), number());
+        break;
+      case 2:
+        (void)bus->Call(0x5D | (random() % 2) << 16, number());
+        break;
+      case 3:
+        (void)enlightenments.WriteRegister(
+            processor, msr::kFirst + static_cast<std::uint32_t>(random() % msr::kCount), number());
+        break;
+      case 4:
+        (void)synic.WriteRegister(processor, msr::kScontrol + random() % 0x20, number());
+        break;
+      case 5:
+        guest.At<std::uint64_t>(random() % (16 * 4096) & ~std::uint64_t{7}) = number();
+        break;
+      case 6:
+        synic.SetEventFlag(processor, static_cast<std::uint32_t>(random() % 2048));
+        if (link->unsent_messages() == 0 && synic.waiting_messages(0) < 100) {
+          (void)link->Send(Bytes(std::string("news")));
+        }
+        break;
+      default:
+        if (Next(*link) == "(nothing)") (void)link->inbox(1).Collect();
+        break;
+    }
+  }
+
+  // Whoever has behaved like that is served again as soon as it behaves.
+  hardware.raised.clear();
+  while (Next(*link) != "(nothing)") continue;
+  link->OnContact(wire::ProcessorIndex{0});
+  EXPECT_TRUE(synic.WriteRegister(0, msr::kSimp, 4 * 4096 + 1));
+  EXPECT_TRUE(synic.WriteRegister(0, kSint2, 0xF3));
+  EXPECT_TRUE(synic.WriteRegister(0, msr::kScontrol, 1));
+  SlotType(0) = 0;
+  EXPECT_EQ(Post("hello again"), HypercallStatus::kSuccess);
+  EXPECT_EQ(Next(*link), "hello again");
+  ASSERT_TRUE(link->Send(Bytes(std::string("news"))).has_value());
+  EXPECT_EQ(SlotType(0), 1u);
+  EXPECT_FALSE(hardware.TakeRaised().empty());
 }
 
 TEST(HyperVCpuid, OtherHypervisorsLeavesGo) {
