@@ -12,6 +12,7 @@ guest "$1" "$2" 'dmesg | grep "Hypervisor detected"
 insmod /modules/hv_vmbus.ko
 dmesg | grep "Vmbus version"
 list() {
+  await_offers 1
   for device in /sys/bus/vmbus/devices/*; do
     echo "$1 $(cat $device/class_id) $(cat $device/device_id)"
   done

@@ -10,6 +10,7 @@ source "$here/expect.sh"
 
 life='insmod /modules/hv_vmbus.ko
 dmesg | grep "Vmbus version"
+await_offers 1
 ls /sys/bus/vmbus/devices | sed "s/^/device /"
 echo "ready?"
 read -r word

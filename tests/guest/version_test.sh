@@ -9,6 +9,7 @@ source "$here/expect.sh"
 
 guest "$1" "$2" 'insmod /modules/hv_vmbus.ko
 dmesg | grep "Vmbus version"
+await_offers 1
 ls /sys/bus/vmbus/devices | sed "s/^/device /"' \
   -- --cpus 2 --device echo --max-version "$3"
 expect_line "Vmbus version:${3/./\\.}\$"
