@@ -41,11 +41,24 @@ TEST(VmbusUsage, RefusesCommandLinesThatMakeNoSenseWithTwo) {
         Arguments{"ping", "--bus", "unix:/x", "--count", "0"},
         Arguments{"ping", "--bus", "unix:/x", "--wait", "dream"}, Arguments{"perf", "--sizes", "4"},
         Arguments{"cat", "--bus", "unix:/x", "--type", "nothing-of-that-name"},
-        Arguments{"cat", "--bus", "unix:/x", "--instance", "12"}}) {
+        Arguments{"cat", "--bus", "unix:/x", "--instance", "12"}, Arguments{"vm"},
+        Arguments{"vm", "--kernel", "/x", "--device", "echo,floppy"},
+        Arguments{"vm", "--kernel", "/x", "--cpus", "0"},
+        Arguments{"vm", "--kernel", "/x", "--max-version", "9.9"},
+        Arguments{"vm", "--kernel", "/x", "--synic", "none"}}) {
     const Finished refused = RunVmbus(arguments);
     EXPECT_EQ(refused.exit_code, 2) << testing::PrintToString(arguments);
     EXPECT_FALSE(refused.error.empty());
   }
+}
+
+TEST(VmbusUsage, AMachineSaysWhatIsWrongWithItsKernel) {
+  const Finished missing = RunVmbus({"vm", "--kernel", "/nothing/here", "--console", "none"});
+  EXPECT_EQ(missing.exit_code, 1);
+  EXPECT_NE(missing.error.find("/nothing/here"), std::string::npos) << missing.error;
+  const Finished none = RunVmbus({"vm", "--kernel", VMBUS_COMMAND, "--console", "none"});
+  EXPECT_EQ(none.exit_code, 1);
+  EXPECT_NE(none.error.find("vmlinux"), std::string::npos) << none.error;
 }
 
 TEST(VmbusUsage, AsksForABusWhenNoneIsNamed) {
