@@ -42,8 +42,8 @@ class Servers {
   }
 
   std::vector<std::string> Arguments(const std::vector<std::string>& more) const {
-    std::vector<std::string> arguments{"serve",       "--bus",          address_, "--directory",
-                                       received_.path(), "--json"};
+    std::vector<std::string> arguments{"serve",       "--bus",          address_,
+                                       "--directory", received_.path(), "--json"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return arguments;
   }
@@ -71,8 +71,8 @@ TEST(VmbusHandover, ACopyGoesOnOverTenServers) {
   TemporaryDirectory files;
   const std::string path = files.File("data");
   ASSERT_EQ(RunVmbus({"generate", path, "--bytes", "300M"}).exit_code, 0);
-  Process copy({"copy", "--bus", servers.address(), path, "--json", "--window", "16",
-                "--progress-fd", "3"});
+  Process copy(
+      {"copy", "--bus", servers.address(), path, "--json", "--window", "16", "--progress-fd", "3"});
   ASSERT_NE(copy.NextLine(), "");  // it has begun
   for (int i = 0; i < kHandovers; ++i) {
     const auto summary = servers.Replace();
@@ -101,6 +101,35 @@ TEST(VmbusHandover, PingLosesAndRepeatsNothing) {
   EXPECT_EQ(object["ok"], true) << finished.out;
   // New clients are served by the last one.
   EXPECT_EQ(RunVmbus({"ping", "--bus", servers.address(), "--count", "10"}).exit_code, 0);
+}
+
+TEST(VmbusHandover, SeveralClientsGoOnAtTheSameTime) {
+  constexpr int kCopies = 3;
+  Servers servers;
+  TemporaryDirectory files;
+  std::vector<std::unique_ptr<Process>> copies;
+  for (int i = 0; i < kCopies; ++i) {
+    const std::string path = files.File("data" + std::to_string(i));
+    ASSERT_EQ(RunVmbus({"generate", path, "--bytes", "50M"}).exit_code, 0);
+    copies.push_back(std::make_unique<Process>(
+        std::vector<std::string>{"copy", "--bus", servers.address(), path, "--json", "--window",
+                                 "4", "--progress-fd", "3"}));
+    ASSERT_NE(copies.back()->NextLine(), "");
+  }
+  Process ping({"ping", "--bus", servers.address(), "--count", "50000", "--json"});
+  for (int i = 0; i < kHandovers / 2; ++i) {
+    servers.Replace();
+  }
+  for (const auto& copy : copies) {
+    const Finished finished = copy->Wait();
+    ASSERT_EQ(finished.exit_code, 0) << finished.error;
+    const auto object = finished.Json();
+    EXPECT_EQ(object["sha256_sent"], object["sha256_received"]);
+    EXPECT_EQ(object["transactions"]["accepted"], 50 * 1024 / 64 + 2);
+  }
+  const Finished pinged = ping.Wait();
+  EXPECT_EQ(pinged.exit_code, 0) << pinged.error;
+  EXPECT_EQ(servers.received().Entries().size(), std::size_t{kCopies});
 }
 
 TEST(VmbusHandover, WithoutAServerItSaysWhatToDo) {
