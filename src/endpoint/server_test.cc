@@ -39,7 +39,10 @@ void SayHello(const transport::Descriptor& client) {
   ASSERT_EQ(fcntl(memory[0].get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
   memory.emplace_back(dup(memory[0].get()));  // as the pool too
   const transport::Hello hello;
-  ASSERT_TRUE(transport::SendDatagram(client.get(), std::as_bytes(std::span(&hello, 1)), memory));
+  const auto sent =
+      transport::SendDatagram(client.get(), std::as_bytes(std::span(&hello, 1)), memory);
+  // A server that has no more room may have hung up already.
+  ASSERT_TRUE(sent || sent.error() == Error::kPeerGone) << ErrorName(sent.error());
 }
 
 TEST(ServerTest, AClientIsServedFromBeginningToEnd) {

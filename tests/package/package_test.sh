@@ -61,7 +61,7 @@ export LD_LIBRARY_PATH=$libdir
 unset LD_LIBRARY_PATH
 
 # And with find_package.
-cmake -S "$here" -B "$work/build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Debug \
+cmake -G Ninja -S "$here" -B "$work/build" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_BUILD_TYPE=Debug \
   -DCMAKE_C_COMPILER="$cc" -DCMAKE_CXX_COMPILER="$cxx" -DEXAMPLES="$examples" \
   >"$work/configure.log" 2>&1 || fail "$(<"$work/configure.log")"
 cmake --build "$work/build" >"$work/build.log" 2>&1 || fail "$(<"$work/build.log")"
