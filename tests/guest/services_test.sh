@@ -9,7 +9,8 @@ source "$here/expect.sh"
 
 guest "$1" "$2" --await 'heartbeat: ok' --answer go-on 'insmod /modules/hv_vmbus.ko
 insmod /modules/hv_utils.ko
-dmesg | grep -E "IC version" | sed "s/.*hv_utils/driver/"
+await 3 agreed_services
+agreed_services | sed "s/.*hv_utils/driver/"
 cat /sys/class/ptp/*/clock_name | sed "s/^/clock /"
 read -r word
 echo "heard $word"' -- --device heartbeat,timesync,shutdown
