@@ -70,7 +70,9 @@ std::u16string Utf16FromText(std::string_view text) {
 
 std::string TextFromUtf16(std::span<const std::byte> bytes) {
   std::u16string units(bytes.size() / 2, u'\0');
-  std::memcpy(units.data(), bytes.data(), units.size() * 2);
+  if (!units.empty()) {  // memcpy takes no null pointer
+    std::memcpy(units.data(), bytes.data(), units.size() * 2);
+  }
   units.resize(std::min(units.size(), units.find(u'\0')));
   std::string text;
   for (std::size_t i = 0; i < units.size(); ++i) {
