@@ -61,6 +61,7 @@ void ChannelEnd::RunState() {
 
 void ChannelEnd::BeginDispatch(Dispatcher& dispatcher, std::shared_ptr<transport::Link> link,
                                std::uint32_t inbox, wire::ChannelId id, Monitor monitor) {
+  MutexLock lock(dispatch_mutex_);
   link_ = std::move(link);
   inbox_ = inbox;
   id_ = id;
@@ -70,12 +71,15 @@ void ChannelEnd::BeginDispatch(Dispatcher& dispatcher, std::shared_ptr<transport
 }
 
 void ChannelEnd::EndDispatch() {
-  Dispatcher* const dispatcher = dispatcher_.exchange(nullptr, std::memory_order_seq_cst);
-  if (dispatcher == nullptr) return;
-  link_->ListenTo(id_, false);
-  dispatcher->RemoveChannel(*link_, inbox_, id_);
+  {
+    MutexLock lock(dispatch_mutex_);
+    Dispatcher* const dispatcher = dispatcher_.exchange(nullptr, std::memory_order_seq_cst);
+    if (dispatcher == nullptr) return;
+    link_->ListenTo(id_, false);
+    dispatcher->RemoveChannel(*link_, inbox_, id_);
+    link_.reset();
+  }
   while (in_turn_.load(std::memory_order_seq_cst)) in_turn_.wait(true, std::memory_order_seq_cst);
-  link_.reset();
 }
 
 }  // namespace kmcl::endpoint

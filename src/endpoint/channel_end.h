@@ -62,8 +62,9 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
   // until its rings are gone. Both are called by the end that owns the bus; EndDispatch returns once no
   // dispatch turn runs any more.
   void BeginDispatch(Dispatcher& dispatcher, std::shared_ptr<transport::Link> link,
-                     std::uint32_t inbox, wire::ChannelId id, Monitor monitor = {});
-  void EndDispatch();
+                     std::uint32_t inbox, wire::ChannelId id, Monitor monitor = {})
+      KMCL_EXCLUDES(dispatch_mutex_);
+  void EndDispatch() KMCL_EXCLUDES(dispatch_mutex_);
 
  private:
   friend class Dispatcher;
@@ -84,9 +85,11 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
   std::atomic<bool> retired_{false};
   std::atomic<bool> orphaned_{false};
   std::atomic<Dispatcher*> dispatcher_{nullptr};
-  std::shared_ptr<transport::Link> link_;
-  std::uint32_t inbox_ = 0;
-  wire::ChannelId id_{};
+  // The owner may end what the bus thread is about to begin.
+  Mutex dispatch_mutex_;
+  std::shared_ptr<transport::Link> link_ KMCL_GUARDED_BY(dispatch_mutex_);
+  std::uint32_t inbox_ KMCL_GUARDED_BY(dispatch_mutex_) = 0;
+  wire::ChannelId id_ KMCL_GUARDED_BY(dispatch_mutex_){};
 
   // Dispatcher's. A handshake with EndDispatch (seq_cst): in_turn_ then dispatcher_ here, dispatcher_ then
   // in_turn_ there.

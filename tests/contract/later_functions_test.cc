@@ -182,6 +182,7 @@ class CallbacksWithContext : public DirectTest {
 
   static inline Recorder plain_;
   Contexts contexts_;
+  Contexts sender_;
 };
 
 TEST_F(CallbacksWithContext, EachGetsItsOwn) {
@@ -194,9 +195,8 @@ TEST_F(CallbacksWithContext, EachGetsItsOwn) {
                                                              &contexts_)),
             STATUS_SUCCESS);
   ASSERT_NO_FATAL_FAILURE(Open());
-  Contexts sender;
-  Send(sender);
-  EXPECT_TRUE(sender.recorder.Wait("done STATUS_SUCCESS", 1));
+  Send(sender_);
+  EXPECT_TRUE(sender_.recorder.Wait("done STATUS_SUCCESS", 1));
   EXPECT_TRUE(contexts_.recorder.Wait("packet 0 0", 1));
   EXPECT_TRUE(contexts_.recorder.Wait("batch 1", 1));
 }
@@ -208,9 +208,8 @@ TEST_F(CallbacksWithContext, TheLaterOfBothSettersCounts) {
   ASSERT_EQ(Status(VmbChannelInitSetProcessPacketCallbacks(server_channel_, Plain, nullptr)),
             STATUS_SUCCESS);
   ASSERT_NO_FATAL_FAILURE(Open());
-  Contexts sender;
-  Send(sender);
-  EXPECT_TRUE(sender.recorder.Wait("done STATUS_SUCCESS", 1));
+  Send(sender_);
+  EXPECT_TRUE(sender_.recorder.Wait("done STATUS_SUCCESS", 1));
   EXPECT_TRUE(plain_.Wait("plain", 1));
   VmbChannelDisable(client_channel_);
   EXPECT_TRUE(contexts_.recorder.Events().empty());
