@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <iostream>
 #include <utility>
 
 #include "cli/commands.h"
@@ -28,6 +29,7 @@ struct GuestOptions {
   std::string file;  // to copy
   bool wait = false;
   unsigned wait_seconds = 120;
+  bool await_driver = false;  // after the request
 };
 
 Outcome<OwnedDescriptor> Connect(const std::string& path) {
@@ -91,9 +93,20 @@ std::string DescribeServices(const Json& answer) {
   return text.empty() ? "the guest has not connected to the bus\n" : text;
 }
 
+std::string DescribeDevices(const Json& answer) {
+  std::string text;
+  for (const auto& [name, state] : answer["devices"].items()) {
+    text += fmt::format("{}: {}\n", Bold(name), Printable(Describe(state)));
+  }
+  return text;
+}
+
 std::string DescribeAnswer(const Json& answer) {
   if (answer.contains("services")) {
     return DescribeServices(answer);
+  }
+  if (answer.contains("devices")) {
+    return DescribeDevices(answer);
   }
   if (answer.contains("pairs")) {
     std::string text;
@@ -119,6 +132,51 @@ std::string DescribeAnswer(const Json& answer) {
   return "done\n";
 }
 
+Outcome<Json> Ask(ControlConnection& connection, const Json& request, int descriptor = -1) {
+  std::optional<ControlConnection::Line> line;
+  if (connection.Write(request.dump(-1, ' ', false, Json::error_handler_t::replace), descriptor)) {
+    line = connection.Read();
+  }
+  Json answer = line ? Json::parse(line->text, nullptr, false) : Json();
+  if (!answer.is_object()) {
+    return Fail(kExitLost, "the machine went away, or has no answer");
+  }
+  if (!answer.value("ok", false)) {
+    return Fail(kExitFailure, Printable(Describe(answer.value("error", Json("it failed")))));
+  }
+  return answer;
+}
+
+// Of "heartbeat=100".
+std::string NameOf(const Json& device) {
+  const std::string text = Describe(device);
+  return text.substr(0, text.find('='));
+}
+
+// Lines from standard input to the machine, and its answers to standard output.
+int RunRequests(const GuestOptions& options) {
+  auto socket = Connect(options.control);
+  if (!socket) {
+    return ReportFailure("guest", options.json, socket.error());
+  }
+  ControlConnection connection(std::move(*socket), kMostAnswerBytes);
+  int exit_code = kExitSuccess;
+  for (std::string request; std::getline(std::cin, request);) {
+    const auto answer =
+        connection.Write(request) ? connection.Read() : std::optional<ControlConnection::Line>();
+    if (!answer) {
+      return ReportFailure("guest", options.json,
+                           {kExitLost, "the machine went away, or has no answer"});
+    }
+    Print(answer->text + "\n");
+    const Json object = Json::parse(answer->text, nullptr, false);
+    if (!object.is_object() || !object.value("ok", false)) {
+      exit_code = kExitFailure;
+    }
+  }
+  return exit_code;
+}
+
 int RunGuest(const GuestOptions& options) {
   const auto fail = [&](const Failure& failure) {
     return ReportFailure("guest", options.json, failure);
@@ -141,17 +199,15 @@ int RunGuest(const GuestOptions& options) {
   }
   const int descriptor = socket->get();
   ControlConnection connection(std::move(*socket), kMostAnswerBytes);
-  std::optional<ControlConnection::Line> line;
-  if (connection.Write(request.dump(-1, ' ', false, Json::error_handler_t::replace), file.get())) {
-    line = connection.Read();
+  auto answered = Ask(connection, request, file.get());
+  if (answered && options.await_driver) {
+    answered =
+        Ask(connection, {{"request", "device-await"}, {"device", NameOf(request["device"])}});
   }
-  Json answer = line ? Json::parse(line->text, nullptr, false) : Json();
-  if (!answer.is_object()) {
-    return fail({kExitLost, "the machine went away, or has no answer"});
+  if (!answered) {
+    return fail(answered.error());
   }
-  if (!answer.value("ok", false)) {
-    return fail({kExitFailure, Printable(Describe(answer.value("error", Json("it failed"))))});
-  }
+  const Json& answer = *answered;
   if (options.wait && !WaitForTheEnd(descriptor, options.wait_seconds)) {
     return fail({kExitFailure,
                  fmt::format("the machine still runs after {} seconds", options.wait_seconds)});
@@ -247,6 +303,22 @@ void AddGuest(CLI::App& app, Command& chosen) {
   add_text(copy, "--name", "name", "Under which name");
   add_flag(copy, "--overwrite", "overwrite", "Replace a file of that name");
   add_flag(copy, "--create", "create", "Make the directory if it is missing");
+
+  CLI::App* const device = guest->add_subcommand("device", "What the bus offers, while it runs");
+  device->require_subcommand(1);
+  device->fallthrough();
+  CLI::App* const plug = add(*device, "add", "Offer another device", "device-add");
+  add_text(plug, "device", "device", "Its name, as for `vmbus vm --device`")->required();
+  plug->add_flag("--wait", options->await_driver, "Return when the guest's driver has answered it");
+  CLI::App* const unplug = add(*device, "remove", "Take a device away", "device-remove");
+  add_text(unplug, "device", "device", "Its name")->required();
+  add(*device, "list", "What is offered, and whether the guest's drivers have taken it",
+      "device-list");
+
+  CLI::App* const requests = guest->add_subcommand(
+      "requests", "Send requests of one's own: a line of JSON each, from standard input");
+  requests->fallthrough();
+  requests->callback([options, &chosen] { chosen = [options] { return RunRequests(*options); }; });
 }
 
 }  // namespace kmcl::cli

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <exception>
 #include <utility>
 
@@ -11,10 +12,7 @@
 namespace kmcl::cli {
 namespace {
 
-constexpr struct {
-  std::string_view name;
-  bool GuestDeviceChoice::* chosen;
-} kDevices[] = {
+constexpr GuestDeviceKind kDevices[] = {
     {"echo", &GuestDeviceChoice::echo},         {"heartbeat", &GuestDeviceChoice::heartbeat},
     {"shutdown", &GuestDeviceChoice::shutdown}, {"timesync", &GuestDeviceChoice::timesync},
     {"kvp", &GuestDeviceChoice::kvp},           {"vss", &GuestDeviceChoice::vss},
@@ -31,6 +29,24 @@ void Guarded(Work work) {
   }
 }
 
+// What follows the name of a device. Only a heartbeat has something there: its milliseconds.
+bool TakeValue(GuestDeviceChoice& choice, std::string_view device) {
+  const auto equals = device.find('=');
+  if (equals == std::string_view::npos) {
+    return true;
+  }
+  const std::string_view value = device.substr(equals + 1);
+  unsigned milliseconds = 0;
+  const auto [end, error] =
+      std::from_chars(value.data(), value.data() + value.size(), milliseconds);
+  if (device.substr(0, equals) != "heartbeat" || error != std::errc() ||
+      end != value.data() + value.size() || milliseconds < 1 || milliseconds > 1'000'000) {
+    return false;
+  }
+  choice.heartbeat_interval = std::chrono::milliseconds(milliseconds);
+  return true;
+}
+
 }  // namespace
 
 std::string GuestDeviceNames() {
@@ -42,36 +58,26 @@ std::string GuestDeviceNames() {
   return names;
 }
 
+std::span<const GuestDeviceKind> GuestDeviceKinds() { return kDevices; }
+
 std::expected<void, std::string> AddGuestDevices(GuestDeviceChoice& choice,
                                                  std::string_view names) {
   while (!names.empty()) {
-    const std::string_view name = names.substr(0, names.find(','));
-    names.remove_prefix(std::min(names.size(), name.size() + 1));
+    const std::string_view device = names.substr(0, names.find(','));
+    names.remove_prefix(std::min(names.size(), device.size() + 1));
+    const std::string_view name = device.substr(0, device.find('='));
     const auto* const known =
-        std::ranges::find(kDevices, name, [](const auto& device) { return device.name; });
-    if (known == std::end(kDevices)) {
-      return std::unexpected(std::string(name));
+        std::ranges::find(kDevices, name, [](const auto& kind) { return kind.name; });
+    if (known == std::end(kDevices) || !TakeValue(choice, device)) {
+      return std::unexpected(std::string(device));
     }
     choice.*known->chosen = true;
   }
   return {};
 }
 
-void GuestDeviceSet::Stop() {
-  const auto stop = [](auto& device) {
-    if (device) {
-      device->Stop();
-    }
-  };
-  stop(shutdown);
-  stop(timesync);
-  stop(kvp);
-  stop(vss);
-  stop(fcopy);
-}
-
 GuestDevices::GuestDevices(GuestDeviceOptions options, Report report)
-    : options_(std::move(options)), report_(std::move(report)) {}
+    : options_(std::move(options)), report_(std::move(report)), choice_(options_.choice) {}
 
 void GuestDevices::Serve(KMCL_ENDPOINT_OPTIONS& endpoint) {
   endpoint.Context = this;
@@ -88,98 +94,132 @@ void GuestDevices::Serve(KMCL_ENDPOINT_OPTIONS& endpoint) {
 void GuestDevices::Arrive(PDEVICE_OBJECT device_object, HANDLE partition) {
   KMCL_PARTITION_INFORMATION who{};
   KmclPartitionQuery(partition, &who);
+  GuestDeviceChoice choice;
   {
     const std::lock_guard lock(mutex_);
     if (closing_) {
       return;
     }
     version_ = who.Version;
+    choice = choice_;
+    arriving_ = true;
   }
+  const struct Arrived {
+    GuestDevices& self;
+    ~Arrived() {
+      {
+        const std::lock_guard lock(self.mutex_);
+        self.arriving_ = false;
+      }
+      self.changed_.notify_all();
+    }
+  } arrived{*this};
   report_(fmt::format("the guest is on the bus, version {}.{}", who.Version >> 16,
                       who.Version & 0xffff));
-  const GuestDeviceChoice& choice = options_.choice;
+  Guest guest{device_object, partition, nullptr};
   auto set = std::make_shared<GuestDeviceSet>();
-  const auto keep = [this](auto& device, auto made, const char* name) {
-    if (made) {
-      device = std::move(*made);
-    } else {
-      report_(fmt::format("cannot offer {} ({})", name, KmclStatusName(made.error())));
+  for (const GuestDeviceKind& device : kDevices) {
+    if (!(choice.*device.chosen)) {
+      continue;
     }
-  };
-  if (choice.echo) {
-    keep(set->echo, devices::EchoDevice::Offer(device_object, partition), "echo");
+    if (const auto offered = Offer(*set, device.name, choice, guest); !offered) {
+      report_(fmt::format("cannot offer {} ({})", device.name, KmclStatusName(offered.error())));
+    }
   }
-  if (choice.heartbeat) {
-    keep(set->heartbeat,
-         devices::HeartbeatDevice::Offer(device_object, partition, options_.heartbeat, report_,
-                                         [this](devices::HeartbeatState state) {
-                                           report_(fmt::format("heartbeat: {}",
-                                                               devices::HeartbeatStateText(state)));
-                                         }),
-         "heartbeat");
-  }
-  if (choice.shutdown) {
-    keep(set->shutdown, devices::ShutdownDevice::Offer(device_object, partition, report_),
-         "shutdown");
-  }
-  if (choice.timesync) {
-    keep(set->timesync,
-         devices::TimeSyncDevice::Offer(device_object, partition, options_.timesync, report_),
-         "timesync");
-  }
-  if (choice.kvp) {
-    keep(set->kvp, devices::KeyValueDevice::Offer(device_object, partition, report_), "kvp");
-  }
-  if (choice.vss) {
-    keep(set->vss, devices::FreezeDevice::Offer(device_object, partition, options_.vss, report_),
-         "vss");
-  }
-  if (choice.fcopy) {
-    keep(set->fcopy, devices::GuestFileCopyDevice::Offer(device_object, partition, report_),
-         "fcopy");
-  }
+  guest.devices = std::move(set);
   // If RevokeAll came in between, Leave finds the set: this thread must not wait for its end.
   const std::lock_guard lock(mutex_);
-  sets_.emplace(partition, std::move(set));
+  guests_.emplace(partition, std::move(guest));
   newest_ = partition;
   ++arrivals_;
 }
 
+GuestDevices::Report GuestDevices::Notifying() {
+  return [this](const std::string& line) {
+    report_(line);
+    {
+      const std::lock_guard lock(mutex_);
+      ++said_;
+    }
+    changed_.notify_all();
+  };
+}
+
+std::expected<void, NTSTATUS> GuestDevices::Offer(GuestDeviceSet& set, std::string_view name,
+                                                  const GuestDeviceChoice& choice,
+                                                  const Guest& guest) {
+  const auto keep = [](auto& device, auto made) -> std::expected<void, NTSTATUS> {
+    if (!made) {
+      return std::unexpected(made.error());
+    }
+    device = std::move(*made);
+    return {};
+  };
+  PDEVICE_OBJECT const bus = guest.device_object;
+  HANDLE const partition = guest.partition;
+  if (name == "echo") {
+    return keep(set.echo, devices::EchoDevice::Offer(bus, partition));
+  }
+  if (name == "heartbeat") {
+    devices::HeartbeatOptions heartbeat = options_.heartbeat;
+    heartbeat.interval = choice.heartbeat_interval.value_or(heartbeat.interval);
+    const auto changed = [this](devices::HeartbeatState state) {
+      report_(fmt::format("heartbeat: {}", devices::HeartbeatStateText(state)));
+    };
+    return keep(set.heartbeat,
+                devices::HeartbeatDevice::Offer(bus, partition, heartbeat, Notifying(), changed));
+  }
+  if (name == "shutdown") {
+    return keep(set.shutdown, devices::ShutdownDevice::Offer(bus, partition, Notifying()));
+  }
+  if (name == "timesync") {
+    return keep(set.timesync,
+                devices::TimeSyncDevice::Offer(bus, partition, options_.timesync, Notifying()));
+  }
+  if (name == "kvp") {
+    return keep(set.kvp, devices::KeyValueDevice::Offer(bus, partition, Notifying()));
+  }
+  if (name == "vss") {
+    return keep(set.vss, devices::FreezeDevice::Offer(bus, partition, options_.vss, Notifying()));
+  }
+  return keep(set.fcopy, devices::GuestFileCopyDevice::Offer(bus, partition, Notifying()));
+}
+
 void GuestDevices::Leave(HANDLE partition) {
-  std::shared_ptr<GuestDeviceSet> gone;
+  std::shared_ptr<const GuestDeviceSet> gone;
   {
-    const std::lock_guard lock(mutex_);
-    const auto found = sets_.find(partition);
-    if (found == sets_.end()) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !changing_; });
+    const auto found = guests_.find(partition);
+    if (found == guests_.end()) {
       return;
     }
-    gone = std::move(found->second);
-    sets_.erase(found);
+    gone = std::move(found->second.devices);
+    guests_.erase(found);
   }
   Retire(*gone);
 }
 
-// Whoever still holds the set for a request finds its devices stopped.
-void GuestDevices::Retire(GuestDeviceSet& set) {
-  set.Stop();
+// Whoever still holds a device for a request finds it stopped.
+void GuestDevices::Retire(const GuestDeviceSet& set) {
+  GuestDeviceSet::ForEach(set, [](const char*, const auto& device) {
+    if constexpr (requires { device->Stop(); }) {
+      if (device) {
+        device->Stop();
+      }
+    }
+  });
   std::map<std::string, KMCL_CHANNEL_COUNTERS> counters;
-  const auto revoke = [&counters](const char* name, auto& device) {
+  GuestDeviceSet::ForEach(set, [&counters](const char* name, const auto& device) {
     if (device) {
       counters[name] = device->Revoke();
     }
-  };
-  revoke("echo", set.echo);
-  revoke("heartbeat", set.heartbeat);
-  revoke("shutdown", set.shutdown);
-  revoke("timesync", set.timesync);
-  revoke("kvp", set.kvp);
-  revoke("vss", set.vss);
-  revoke("fcopy", set.fcopy);
+  });
   const std::uint64_t beats = set.heartbeat ? set.heartbeat->Status().beats : 0;
   const std::lock_guard lock(mutex_);
   beats_ += beats;
   for (const auto& [name, of_device] : counters) {
-    Add(counters_[name], of_device);
+    cli::Add(counters_[name], of_device);
   }
 }
 
@@ -192,28 +232,30 @@ Json GuestDevices::Summary() const {
   for (const auto& [name, counters] : counters_) {
     object["devices"][name] = ToJson(counters);
   }
-  if (options_.choice.heartbeat) {
+  if (choice_.heartbeat || beats_ > 0) {
     object["heartbeats"] = beats_;
   }
   return object;
 }
 
 void GuestDevices::RevokeAll() {
-  std::map<HANDLE, std::shared_ptr<GuestDeviceSet>> gone;
+  std::map<HANDLE, Guest> gone;
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     closing_ = true;
-    gone.swap(sets_);
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return !changing_; });
+    gone.swap(guests_);
   }
-  for (const auto& [partition, set] : gone) {
-    Retire(*set);
+  for (const auto& [partition, guest] : gone) {
+    Retire(*guest.devices);
   }
 }
 
-std::shared_ptr<GuestDeviceSet> GuestDevices::Current() const {
+std::shared_ptr<const GuestDeviceSet> GuestDevices::Current() const {
   const std::lock_guard lock(mutex_);
-  const auto found = sets_.find(newest_);
-  return found == sets_.end() ? nullptr : found->second;
+  const auto found = guests_.find(newest_);
+  return found == guests_.end() ? nullptr : found->second.devices;
 }
 
 std::uint64_t GuestDevices::arrivals() const {

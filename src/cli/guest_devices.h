@@ -1,17 +1,24 @@
 // The devices that a virtual machine offers to its guest: the integration services and the echo
-// device, those that were named, for as long as the guest's partition is there.
+// device, those that were named, for as long as the guest's partition is there. Devices come and go
+// while it runs.
 #pragma once
 
 #include <kmcl/endpoint.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <expected>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "cli/output.h"
 #include "devices/echo.h"
@@ -33,24 +40,41 @@ struct GuestDeviceChoice {
   bool kvp = false;
   bool vss = false;
   bool fcopy = false;
+  std::optional<std::chrono::milliseconds> heartbeat_interval;
 };
+struct GuestDeviceKind {
+  std::string_view name;
+  bool GuestDeviceChoice::* chosen;
+};
+std::span<const GuestDeviceKind> GuestDeviceKinds();
 // For help texts: "echo, heartbeat, ...".
 std::string GuestDeviceNames();
-// Adds the devices of a list of names with commas. The first name that is none comes back.
+// Adds the devices of a list of names with commas: "echo,heartbeat=100", a value being what the
+// device is made with. The first name that is none, or has a wrong value, comes back.
 std::expected<void, std::string> AddGuestDevices(GuestDeviceChoice& choice, std::string_view names);
 
-// What one partition was offered. A device that was not chosen, or could not be offered, is null.
+// What one partition is offered at one moment. A device that was not chosen, or could not be
+// offered, is null. Devices are shared: a request that uses one keeps it while it is taken away.
 struct GuestDeviceSet {
-  std::unique_ptr<devices::EchoDevice> echo;
-  std::unique_ptr<devices::HeartbeatDevice> heartbeat;
-  std::unique_ptr<devices::ShutdownDevice> shutdown;
-  std::unique_ptr<devices::TimeSyncDevice> timesync;
-  std::unique_ptr<devices::KeyValueDevice> kvp;
-  std::unique_ptr<devices::FreezeDevice> vss;
-  std::unique_ptr<devices::GuestFileCopyDevice> fcopy;
+  std::shared_ptr<devices::EchoDevice> echo;
+  std::shared_ptr<devices::HeartbeatDevice> heartbeat;
+  std::shared_ptr<devices::ShutdownDevice> shutdown;
+  std::shared_ptr<devices::TimeSyncDevice> timesync;
+  std::shared_ptr<devices::KeyValueDevice> kvp;
+  std::shared_ptr<devices::FreezeDevice> vss;
+  std::shared_ptr<devices::GuestFileCopyDevice> fcopy;
 
-  // Lets whoever waits for the guest return, for good.
-  void Stop();
+  // Calls visit(name, device) for each, also for those that are null.
+  template <typename Self, typename Visit>
+  static void ForEach(Self& set, Visit visit) {
+    visit("echo", set.echo);
+    visit("heartbeat", set.heartbeat);
+    visit("shutdown", set.shutdown);
+    visit("timesync", set.timesync);
+    visit("kvp", set.kvp);
+    visit("vss", set.vss);
+    visit("fcopy", set.fcopy);
+  }
 };
 
 struct GuestDeviceOptions {
@@ -81,7 +105,21 @@ class GuestDevices {
   void RevokeAll();
 
   // The guest's, or null without a guest. To be held only for the time of one request.
-  std::shared_ptr<GuestDeviceSet> Current() const;
+  std::shared_ptr<const GuestDeviceSet> Current() const;
+
+  // Hot plug (guest_hot_plug.cc), any thread that may block: changes what the guest has that runs,
+  // and what those get that come after it. What fails is said in a sentence. `device` is as for
+  // AddGuestDevices. Remove returns when the channel is torn down at this end; the guest is told
+  // then.
+  std::expected<void, std::string> Add(std::string_view device);
+  std::expected<void, std::string> Remove(std::string_view name);
+  // Waits until the guest's driver and the device have agreed on versions, which is how a driver
+  // begins.
+  std::expected<void, std::string> AwaitDriver(std::string_view name,
+                                               std::chrono::milliseconds timeout);
+  // What is offered, or will be as soon as a guest comes: each name, and how its driver does.
+  std::vector<std::pair<std::string, std::string>> List() const;
+
   // How many partitions have arrived: more than one after the guest was reset.
   std::uint64_t arrivals() const;
   // After RevokeAll: how many guests there were, the last one's protocol version, heartbeats, and
@@ -89,15 +127,35 @@ class GuestDevices {
   Json Summary() const;
 
  private:
-  void Retire(GuestDeviceSet& set);
+  struct Guest {
+    PDEVICE_OBJECT device_object = nullptr;
+    HANDLE partition = nullptr;
+    std::shared_ptr<const GuestDeviceSet> devices;
+  };
+
+  // The device of that name, into `set`.
+  std::expected<void, NTSTATUS> Offer(GuestDeviceSet& set, std::string_view name,
+                                      const GuestDeviceChoice& choice, const Guest& guest);
+  void Retire(const GuestDeviceSet& set);
+  // For the devices: what they say is told, and whoever waits for one looks again.
+  Report Notifying();
+
+  // One who changes the set of devices. A guest that runs stays for as long, and so does what it
+  // was offered. Empty, with a sentence, when everything ends.
+  class Change;
 
   const GuestDeviceOptions options_;
   const Report report_;
 
   mutable std::mutex mutex_;
+  std::condition_variable changed_;
   // Under mutex_.
-  std::map<HANDLE, std::shared_ptr<GuestDeviceSet>> sets_;  // an old one until its Leave
+  GuestDeviceChoice choice_;        // of the next guest
+  std::map<HANDLE, Guest> guests_;  // an old one until its Leave
   HANDLE newest_ = nullptr;
+  bool arriving_ = false;   // a guest is being offered its devices
+  bool changing_ = false;   // Add or Remove is at work
+  std::uint64_t said_ = 0;  // by devices, how often
   std::uint64_t arrivals_ = 0;
   UINT32 version_ = 0;
   std::uint64_t beats_ = 0;

@@ -13,6 +13,9 @@ namespace {
 
 using namespace std::chrono_literals;
 
+// For a driver of the guest's to find a device that is new.
+constexpr auto kDriverTimeout = 60s;
+
 Json Refuse(std::string why) { return {{"ok", false}, {"error", std::move(why)}}; }
 Json Refuse(const devices::IntegrationFailure& failure) {
   return Refuse(devices::IntegrationFailureText(failure));
@@ -203,10 +206,39 @@ Json CopyFile(const GuestDeviceSet& set, const Json& request, int descriptor) {
   return {{"ok", true}, {"bytes", copied->bytes}, {"sha256", devices::HexDigits(copied->digest)}};
 }
 
+// Hot plug, which needs no guest. Nothing when it is another request.
+std::optional<Json> ChangeDevices(GuestDevices& devices, const std::string& what,
+                                  const Json& request) {
+  const auto done = [](const std::expected<void, std::string>& result) {
+    return result ? Json{{"ok", true}} : Refuse(result.error());
+  };
+  const std::string name = TextOf(request, "device");
+  if (what == "device-add") {
+    return done(devices.Add(name));
+  }
+  if (what == "device-remove") {
+    return done(devices.Remove(name));
+  }
+  if (what == "device-await") {
+    return done(devices.AwaitDriver(name, kDriverTimeout));
+  }
+  if (what == "device-list") {
+    Json list = Json::object();
+    for (const auto& [device, state] : devices.List()) {
+      list[device] = state;
+    }
+    return Json{{"ok", true}, {"devices", std::move(list)}};
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
-Json AnswerGuestRequest(const GuestDevices& devices, const Json& request, int descriptor) {
+Json AnswerGuestRequest(GuestDevices& devices, const Json& request, int descriptor) {
   const std::string what = TextOf(request, "request");
+  if (auto changed = ChangeDevices(devices, what, request)) {
+    return *std::move(changed);
+  }
   const auto set = devices.Current();
   if (!set) {
     if (what == "status") {

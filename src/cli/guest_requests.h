@@ -11,6 +11,6 @@ namespace kmcl::cli {
 // Does what `request` says and tells how it went: {"ok": true, ...} or {"ok": false, "error":
 // TEXT}. `descriptor` is the file to copy, or -1. May wait for the guest, until the devices are
 // stopped.
-Json AnswerGuestRequest(const GuestDevices& devices, const Json& request, int descriptor);
+Json AnswerGuestRequest(GuestDevices& devices, const Json& request, int descriptor);
 
 }  // namespace kmcl::cli

@@ -191,11 +191,55 @@ TEST_F(GuestRequestsTest, ClosingEndsARequestThatWaitsForTheGuest) {
   EXPECT_TRUE(answer.get().is_null());
 }
 
+TEST_F(GuestRequestsTest, PlugsADeviceInAndOut) {
+  EXPECT_EQ(Ask(R"({"request": "device-list"})")["devices"].size(), 6u);
+  EXPECT_EQ(Ask(R"({"request": "device-add", "device": "shutdown"})")["error"],
+            "the machine has its shutdown device already");
+  TestGuest guest(server_.address(), devices::kHeartbeatInterface, {.versions = {{3, 0}}});
+  WaitUntilReady("heartbeat");
+  for (int round = 0; round < 20; ++round) {
+    EXPECT_EQ(Ask(R"({"request": "device-remove", "device": "shutdown"})")["ok"], true);
+    EXPECT_FALSE(Ask(R"({"request": "status"})")["services"].contains("shutdown"));
+    EXPECT_EQ(Ask(R"({"request": "device-await", "device": "shutdown"})")["error"],
+              "the machine has no shutdown device");
+    EXPECT_EQ(Ask(R"({"request": "device-add", "device": "shutdown"})")["ok"], true);
+    EXPECT_EQ(Ask(R"({"request": "device-list"})")["devices"]["shutdown"], "not open");
+  }
+  EXPECT_EQ(Ask(R"({"request": "device-await", "device": "heartbeat"})")["ok"], true);
+  EXPECT_EQ(Ask(R"({"request": "device-list"})")["devices"]["heartbeat"], "ready");
+  for (const char* wrong : {"floppy", "echo,kvp", "echo=1", "heartbeat=", "heartbeat=x", ""}) {
+    const Json request = {{"request", "device-add"}, {"device", wrong}};
+    EXPECT_EQ(Ask(request.dump())["ok"], false) << wrong;
+    EXPECT_EQ(Ask(R"({"request": "device-remove", "device": "floppy"})")["ok"], false);
+  }
+}
+
+TEST_F(GuestRequestsTest, ADevicePluggedInBeforeAGuestComesIsOfferedToIt) {
+  EXPECT_EQ(Ask(R"({"request": "device-remove", "device": "shutdown"})")["ok"], true);
+  EXPECT_EQ(Ask(R"({"request": "device-add", "device": "echo"})")["ok"], true);
+  EXPECT_EQ(Ask(R"({"request": "device-list"})")["devices"]["echo"], "waits for a guest");
+  TestGuest guest(server_.address(), devices::kHeartbeatInterface, {.versions = {{3, 0}}});
+  WaitUntilReady("heartbeat");
+  EXPECT_EQ(Ask(R"({"request": "device-list"})")["devices"]["echo"], "offered");
+  EXPECT_FALSE(Ask(R"({"request": "status"})")["services"].contains("shutdown"));
+}
+
+TEST_F(GuestRequestsTest, WhoWaitsForADriverHearsOfIt) {
+  EXPECT_EQ(Ask(R"({"request": "device-remove", "device": "heartbeat"})")["ok"], true);
+  EXPECT_EQ(Ask(R"({"request": "device-add", "device": "heartbeat=10"})")["ok"], true);
+  auto answer = AskLater(R"({"request": "device-await", "device": "heartbeat"})");
+  TestGuest guest(server_.address(), devices::kHeartbeatInterface, {.versions = {{3, 0}}});
+  EXPECT_EQ(answer.get()["ok"], true);
+}
+
 TEST(GuestDeviceChoice, NamesAreThoseOfTheHelp) {
   GuestDeviceChoice choice;
   EXPECT_TRUE(AddGuestDevices(choice, "kvp,echo").has_value());
   EXPECT_TRUE(choice.kvp && choice.echo && !choice.vss);
   EXPECT_EQ(AddGuestDevices(choice, "vss,floppy").error(), "floppy");
+  EXPECT_EQ(AddGuestDevices(choice, "echo=3").error(), "echo=3");
+  EXPECT_TRUE(AddGuestDevices(choice, "heartbeat=250").has_value());
+  EXPECT_EQ(choice.heartbeat_interval, std::chrono::milliseconds(250));
   EXPECT_EQ(GuestDeviceNames(), "echo, heartbeat, shutdown, timesync, kvp, vss, fcopy");
 }
 
