@@ -135,6 +135,18 @@ VOID KmclKvmAcpiTable(const VOID **Table, SIZE_T *Bytes);
  * FALSE: not ours (or a vCPU that does not exist), nothing has changed. */
 BOOLEAN KmclKvmHandleExit(KMCL_KVM Kvm, ULONG Vcpu, struct kvm_run *Run);
 
+/* The partition's reference time, in units of 100 ns: what the guest reads at this moment from
+ * HV_X64_MSR_TIME_REF_COUNT, or computes from its reference TSC page. A device names it beside a time
+ * of the host's to tell when that was (time synchronisation, version 4.0). With KVM's own controllers
+ * it is KVM's clock of the machine; otherwise what a processor would have read on its way out of the
+ * guest, seconds ago at most while the bus is used, and the host's CLOCK_MONOTONIC_RAW since. Any
+ * thread; does not wait for the guest.
+ *   STATUS_SUCCESS
+ *   STATUS_INVALID_PARAMETER_1/_2  NULL.
+ *   STATUS_INVALID_DEVICE_STATE    KmclKvmStart has not succeeded yet.
+ *   STATUS_UNSUCCESSFUL            a system call failed; the log names it. */
+NTSTATUS KmclKvmReferenceTime(KMCL_KVM Kvm, UINT64 *HundredNanoseconds);
+
 /* The machine is reset: what the guest had open is closed as if it had died, and its controllers are as
  * after power-on. All vCPUs are stopped. Returns when nobody touches the guest's memory through the bus
  * any more, that is, once the drivers have retired the packets that they hold; so the VMM may load

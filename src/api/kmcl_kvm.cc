@@ -3,6 +3,7 @@
 #include <kmcl/kvm.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <new>
 #include <utility>
@@ -22,6 +23,7 @@ static_assert(KMCL_KVM_MMIO_BYTES == transport::kvm::kMmioWindowBytes);
 
 struct KMCL_KVM_OBJECT {
   std::unique_ptr<transport::kvm::Machine> machine;
+  std::atomic<bool> started{false};
 };
 
 namespace {
@@ -137,7 +139,9 @@ NTSTATUS KmclKvmEditCpuid(KMCL_KVM Kvm, struct kvm_cpuid_entry2* Entries, ULONG*
 NTSTATUS KmclKvmStart(KMCL_KVM Kvm) {
   if (Kvm == nullptr) return STATUS_INVALID_PARAMETER_1;
   const auto started = Kvm->machine->Start();
-  return started ? STATUS_SUCCESS : StatusOf(started.error());
+  if (!started) return StatusOf(started.error());
+  Kvm->started.store(true);
+  return STATUS_SUCCESS;
 }
 
 VOID KmclKvmAcpiTable(const VOID** Table, SIZE_T* Bytes) {
@@ -149,6 +153,16 @@ VOID KmclKvmAcpiTable(const VOID** Table, SIZE_T* Bytes) {
 BOOLEAN KmclKvmHandleExit(KMCL_KVM Kvm, ULONG Vcpu, struct kvm_run* Run) {
   if (Kvm == nullptr || Run == nullptr || Vcpu >= Kvm->machine->processor_count()) return FALSE;
   return Kvm->machine->HandleExit(Vcpu, *Run) ? TRUE : FALSE;
+}
+
+NTSTATUS KmclKvmReferenceTime(KMCL_KVM Kvm, UINT64* HundredNanoseconds) {
+  if (Kvm == nullptr) return STATUS_INVALID_PARAMETER_1;
+  if (HundredNanoseconds == nullptr) return STATUS_INVALID_PARAMETER_2;
+  if (!Kvm->started.load()) return STATUS_INVALID_DEVICE_STATE;
+  const auto time = Kvm->machine->ReferenceTime();
+  if (!time) return StatusOf(time.error());
+  *HundredNanoseconds = *time;
+  return STATUS_SUCCESS;
 }
 
 VOID KmclKvmReset(KMCL_KVM Kvm) {

@@ -59,6 +59,8 @@ TEST_F(KvmArguments, EachIsNamedByItsNumber) {
   EXPECT_EQ(KmclKvmServerCreate(&options, nullptr, &server, nullptr), STATUS_INVALID_PARAMETER_4);
   EXPECT_EQ(KmclKvmEditCpuid(nullptr, nullptr, nullptr, 0), STATUS_INVALID_PARAMETER_1);
   EXPECT_EQ(KmclKvmStart(nullptr), STATUS_INVALID_PARAMETER_1);
+  UINT64 time = 0;
+  EXPECT_EQ(KmclKvmReferenceTime(nullptr, &time), STATUS_INVALID_PARAMETER_1);
   EXPECT_FALSE(KmclKvmHandleExit(nullptr, 0, nullptr));
   KmclKvmReset(nullptr);
   KmclKvmDestroy(nullptr);
@@ -140,7 +142,14 @@ TEST_F(KvmLife, IsMadeStartedResetAndEndedWithoutAGuest) {
   EXPECT_EQ(entries[1].function, 0x40000000u);
 
   // A KVM_SET_CPUID2 would come here; the guest that is never run does not miss it.
+  UINT64 before = 0;
+  EXPECT_EQ(KmclKvmReferenceTime(kvm, &before), STATUS_INVALID_DEVICE_STATE);
+  EXPECT_EQ(KmclKvmReferenceTime(kvm, nullptr), STATUS_INVALID_PARAMETER_2);
   EXPECT_EQ(KmclKvmStart(kvm), STATUS_SUCCESS);
+  ASSERT_EQ(KmclKvmReferenceTime(kvm, &before), STATUS_SUCCESS);
+  UINT64 after = before;
+  while (after == before) ASSERT_EQ(KmclKvmReferenceTime(kvm, &after), STATUS_SUCCESS);
+  EXPECT_GT(after, before);
   kvm_run run{};
   run.exit_reason = KVM_EXIT_HLT;
   EXPECT_FALSE(KmclKvmHandleExit(kvm, 0, &run));

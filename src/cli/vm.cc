@@ -165,6 +165,9 @@ int RunVm(const VmOptions& options) {
   plan.console = [&console](std::byte byte) { (*console)->Put(byte); };
   GuestDeviceOptions device_options;
   device_options.choice = options.devices;
+  // Asked of by devices only once the guest runs, and so has a clock.
+  const vmm::Machine* clock = nullptr;
+  device_options.timesync.reference_time = [&clock] { return clock->ReferenceTime(); };
   GuestDevices devices(device_options, Say);
   KmclEndpointOptionsInit(&plan.bus.endpoint);
   plan.bus.endpoint.MaximumVersion = VersionOf(options.maximum_version);
@@ -174,6 +177,7 @@ int RunVm(const VmOptions& options) {
   if (!machine) {
     return fail({kExitFailure, machine.error()});
   }
+  clock = machine->get();
   std::unique_ptr<ControlSocket> control;
   if (!options.control.empty()) {
     auto listening =

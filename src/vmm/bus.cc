@@ -60,7 +60,18 @@ Outcome<void> Bus::Start() const {
   if (!NT_SUCCESS(status)) {
     return FailWithStatus("the bus does not start", status);
   }
+  UINT64 time = 0;
+  if (const NTSTATUS read = KmclKvmReferenceTime(kvm_, &time); !NT_SUCCESS(read)) {
+    return FailWithStatus("the guest's clock cannot be read", read);
+  }
   return {};
+}
+
+std::uint64_t Bus::ReferenceTime() const {
+  UINT64 time = 0;
+  // It has been read by Start, so there is nothing left that could refuse it.
+  (void)KmclKvmReferenceTime(kvm_, &time);
+  return time;
 }
 
 std::span<const std::byte> Bus::AcpiTable() {

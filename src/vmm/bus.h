@@ -5,6 +5,7 @@
 #include <kmcl/kvm.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
@@ -40,6 +41,9 @@ class Bus {
   bool HandleExit(unsigned number, kvm_run* run) const {
     return KmclKvmHandleExit(kvm_, number, run) != FALSE;
   }
+  // The partition's reference time, in units of 100 ns, as the guest reads it now. Any thread,
+  // after Start.
+  std::uint64_t ReferenceTime() const;
   // Between two lives of the guest; no CPU runs.
   void Reset() const { KmclKvmReset(kvm_); }
   static std::span<const std::byte> AcpiTable();

@@ -67,6 +67,9 @@ class Machine {
   // The server of the machine's bus. Its channels are cleaned up before the machine goes.
   KMCL_SERVER server() const { return bus_->server(); }
 
+  // See Bus. Any thread.
+  std::uint64_t ReferenceTime() const { return bus_->ReferenceTime(); }
+
   // Gives the guest console input; see SerialPort::Receive.
   bool SendInput(std::span<const std::byte> bytes) { return serial_.Receive(bytes); }
   void CloseInput() { serial_.CloseInput(); }

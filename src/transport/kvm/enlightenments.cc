@@ -10,7 +10,6 @@ namespace {
 
 constexpr std::uint64_t kEnable = 1;
 constexpr std::uint64_t kLocked = 2;
-constexpr std::uint64_t kReferenceHertz = 10'000'000;  // 100 ns
 // What KVM's in-kernel APIC counts with.
 constexpr std::uint64_t kApicHertz = 1'000'000'000;
 
@@ -38,18 +37,10 @@ std::byte* PageOf(const GuestMemory& memory, std::uint64_t page_register) {
 Enlightenments::Enlightenments(const GuestMemory& memory, Hardware& hardware, Synic& synic,
                                std::uint32_t processor_count, std::uint8_t hypercall_port)
     : memory_(memory),
-      hardware_(hardware),
       synic_(synic),
       hypercall_port_(hypercall_port),
+      clock_(hardware),
       assist_pages_(processor_count) {}
-
-void Enlightenments::SetTscFrequency(std::uint64_t hertz, bool is_invariant) {
-  KMCL_CHECK(hertz > kReferenceHertz);
-  tsc_hertz_ = hertz;
-  __extension__ using Wide = unsigned __int128;
-  tsc_scale_ = static_cast<std::uint64_t>((Wide{kReferenceHertz} << 64) / hertz);
-  tsc_is_invariant_ = is_invariant;
-}
 
 bool Enlightenments::hypercalls_enabled() const {
   return (hypercall_.load(std::memory_order_acquire) & kEnable) != 0;
@@ -66,17 +57,14 @@ std::optional<std::uint64_t> Enlightenments::ReadRegister(std::uint32_t processo
       return hypercall_.load(std::memory_order_acquire);
     case msr::kVpIndex:
       return processor;
-    case msr::kTimeRefCount: {
-      // The same as what the guest computes from its page.
-      __extension__ using Wide = unsigned __int128;
-      return static_cast<std::uint64_t>(Wide{hardware_.TimeStamp(processor)} * tsc_scale_ >> 64);
-    }
+    case msr::kTimeRefCount:
+      return clock_.Read(processor);
     case msr::kReferenceTsc: {
       MutexLock lock(mutex_);
       return reference_tsc_;
     }
     case msr::kTscFrequency:
-      return tsc_hertz_;
+      return clock_.tsc_hertz();
     case msr::kApicFrequency:
       return kApicHertz;
     case msr::kVpAssistPage: {
@@ -144,12 +132,12 @@ void Enlightenments::WriteReferenceTsc(std::uint64_t value) {
   if ((value & kEnable) == 0) return;
   std::byte* const page = PageOf(memory_, value);
   if (page == nullptr) return;
-  const std::uint64_t scale = tsc_scale_;
+  const std::uint64_t scale = clock_.tsc_scale();
   std::atomic_ref sequence(*reinterpret_cast<std::uint32_t*>(page + kTscSequence));
   sequence.store(0, std::memory_order_seq_cst);
   std::memcpy(page + kTscScale, &scale, sizeof scale);
   std::memset(page + kTscOffset, 0, sizeof(std::int64_t));
-  if (tsc_is_invariant_) sequence.store(1, std::memory_order_release);
+  if (clock_.tsc_is_invariant()) sequence.store(1, std::memory_order_release);
 }
 
 void Enlightenments::Reset() {
@@ -158,6 +146,7 @@ void Enlightenments::Reset() {
   guest_os_id_ = 0;
   reference_tsc_ = 0;
   std::ranges::fill(assist_pages_, 0);
+  clock_.Forget();
 }
 
 }  // namespace kmcl::transport::kvm

@@ -12,6 +12,7 @@
 #include "mutex.h"
 #include "transport/kvm/guest_memory.h"
 #include "transport/kvm/hardware.h"
+#include "transport/kvm/reference_clock.h"
 #include "transport/kvm/synic.h"
 
 namespace kmcl::transport::kvm {
@@ -39,7 +40,14 @@ class Enlightenments {
 
   // Before the first processor runs. `is_invariant`: the processors' counters go at this rate all
   // the time and agree with each other, so that the guest may read its clock from them.
-  void SetTscFrequency(std::uint64_t hertz, bool is_invariant);
+  void SetTscFrequency(std::uint64_t hertz, bool is_invariant) {
+    clock_.Start(hertz, is_invariant);
+  }
+
+  // The partition's reference time, as the guest reads it. Any thread.
+  std::uint64_t ReferenceTime() const { return clock_.Now(); }
+  // On the processor's thread, whenever it has left the guest: see ReferenceClock.
+  void FollowTime(std::uint32_t processor) { clock_.Follow(processor); }
 
   // On the processor's thread. Nothing, or false: the guest gets a #GP.
   std::optional<std::uint64_t> ReadRegister(std::uint32_t processor, std::uint32_t index);
@@ -57,14 +65,10 @@ class Enlightenments {
   void WriteReferenceTsc(std::uint64_t value) KMCL_REQUIRES(mutex_);
 
   const GuestMemory& memory_;
-  Hardware& hardware_;
   Synic& synic_;
   const std::uint8_t hypercall_port_;
 
-  // Set once, before anybody reads them.
-  std::uint64_t tsc_hertz_ = 0;
-  std::uint64_t tsc_scale_ = 0;  // units of 100 ns in a tick, times 2^64
-  bool tsc_is_invariant_ = false;
+  ReferenceClock clock_;
 
   std::atomic<std::uint64_t> hypercall_{0};  // written under the mutex
   Mutex mutex_;

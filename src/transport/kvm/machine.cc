@@ -115,6 +115,7 @@ bool Machine::HandleExit(std::uint32_t processor, kvm_run& run) {
   if (kernel_ != nullptr) {
     return run.exit_reason == KVM_EXIT_HYPERV && kernel_->HandleExit(processor, run, *bus_);
   }
+  enlightenments_.FollowTime(processor);
   switch (run.exit_reason) {
     case KVM_EXIT_X86_RDMSR:
       return HandleRead(processor, run);
@@ -170,6 +171,19 @@ bool Machine::HandleOut(std::uint32_t processor, const kvm_run& run) {
     Log(LogLevel::kError, "kvm: a hypercall's result: %s", std::strerror(errno));
   }
   return true;
+}
+
+Result<std::uint64_t> Machine::ReferenceTime() const {
+  if (kernel_ == nullptr) return enlightenments_.ReferenceTime();
+  // KVM makes the guest's counter and its page of this clock. The registers themselves could only
+  // be read while the processor is out of the guest.
+  constexpr std::uint64_t kNanosecondsPerUnit = 100;
+  kvm_clock_data clock{};
+  if (ioctl(vm_, KVM_GET_CLOCK, &clock) != 0) {
+    Log(LogLevel::kError, "kvm: the machine's clock: %s", std::strerror(errno));
+    return std::unexpected(Error::kSystemCall);
+  }
+  return clock.clock / kNanosecondsPerUnit;
 }
 
 void Machine::Reset() {

@@ -55,6 +55,10 @@ class Machine final : public Hardware {
   // On the processor's thread. True: done, run it again.
   bool HandleExit(std::uint32_t processor, kvm_run& run);
 
+  // The partition's reference time in units of 100 ns, as the guest reads it at this moment. After
+  // Start, any thread. kSystemCall.
+  [[nodiscard]] Result<std::uint64_t> ReferenceTime() const;
+
   // No processor runs; not on a thread of the server's. Waits for the server to close what the
   // guest had open.
   void Reset();

@@ -282,6 +282,11 @@ TEST_F(MachineTest, AGuestPostsAMessageAndIsInterruptedByTheAnswer) {
   const Seen& seen = At<Seen>(0x9000);
   EXPECT_EQ(seen.vp_index, 0u);
   EXPECT_GT(seen.time_after, seen.time_before);
+  // The host reads the same clock: not less than the guest did, and a minute more at most.
+  const auto time = machine->ReferenceTime();
+  ASSERT_TRUE(time.has_value());
+  EXPECT_GE(*time + 10'000, seen.time_after);  // a millisecond, for what the two may be apart
+  EXPECT_LE(*time, seen.time_after + 600'000'000);
   EXPECT_EQ(seen.faults, 1u);
   EXPECT_EQ(seen.post_status, 0x00u);
   EXPECT_EQ(seen.signal_status, 0x12u);
