@@ -92,6 +92,15 @@ std::expected<void, int> ReadAll(int descriptor, std::uint64_t offset, std::span
   return {};
 }
 
+// A guest creates the folders that a separator follows (Linux' daemon; seen).
+std::string AsCreated(std::string_view directory) {
+  std::string text(directory);
+  if (!text.empty() && !text.ends_with('/') && !text.ends_with('\\')) {
+    text += text.find('\\') == std::string::npos ? '/' : '\\';
+  }
+  return text;
+}
+
 GuestFileCopyFailure OfGuest(const IntegrationFailure& failure) {
   return {Kind::kGuest, failure, 0};
 }
@@ -164,7 +173,8 @@ std::expected<GuestFileCopied, GuestFileCopyFailure> GuestFileCopyDevice::Copy(
   auto start = NewBody(kStartBytes, Operation::kStart);
   if (file.name.find_first_of("/\\") != std::string_view::npos ||
       !PutText(start, kNameOffset, file.name) ||
-      !PutText(start, kDirectoryOffset, file.directory)) {
+      !PutText(start, kDirectoryOffset,
+               file.create_directory ? AsCreated(file.directory) : std::string(file.directory))) {
     return std::unexpected(GuestFileCopyFailure{Kind::kName, {}, 0});
   }
   Put(start, kFlagsOffset,

@@ -161,6 +161,26 @@ TEST_F(GuestFileCopyTest, SendsNoNameThatIsNone) {
   EXPECT_EQ(guest_.waiting(), 0u);
 }
 
+TEST_F(GuestFileCopyTest, NamesADirectoryToBeCreatedWithASeparatorBehindIt) {
+  const HostFile file("");
+  for (const auto& [directory, sent] :
+       {std::pair{u8"/new/one", u"/new/one/"}, std::pair{u8"/new/", u"/new/"},
+        std::pair{u8"C:\\new", u"C:\\new\\"}}) {
+    auto result = std::async(std::launch::async, [&] {
+      return device_->Copy(file.descriptor(),
+                           {.name = "a",
+                            .directory = reinterpret_cast<const char*>(directory),
+                            .create_directory = true});
+    });
+    const auto start = Expect(0, 1088);
+    const std::u16string expected(sent);
+    EXPECT_EQ(std::memcmp(start.data() + 20 + 556, expected.c_str(), expected.size() * 2 + 2), 0);
+    EXPECT_EQ(BodyAs<std::uint32_t>(start, 1076), 2u);
+    Expect(2, 36);
+    EXPECT_TRUE(result.get().has_value());
+  }
+}
+
 TEST_F(GuestFileCopyTest, EndsWhenTheGuestCloses) {
   const HostFile file(std::string(10'000, 'x'));
   auto result = CopyLater(file);
