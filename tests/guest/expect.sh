@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154  # $here is the test's
 # What the guest tests have in common: run a guest, look at what it said.
 
 said=$(mktemp)

@@ -12,7 +12,7 @@ rounds=200
 beside='host() {
   pid=$(pidof vmbus | tr " " "\n" | sort -n | head -n 1)
   # What a thread leaves to the next one comes and goes: stacks, and the arenas of the allocator.
-  echo "host: $1: $(ls /proc/$pid/fd | wc -l) descriptors, $(grep -c memfd /proc/$pid/maps) mappings of guest memory"
+  echo "$1: $(ls /proc/$pid/fd | wc -l) descriptors, $(grep -c memfd /proc/$pid/maps) mappings of guest memory"
 }
 plug() {
   round=0
@@ -21,14 +21,14 @@ plug() {
     echo "{\"request\":\"device-await\",\"device\":\"shutdown\"}"
     echo "{\"request\":\"device-remove\",\"device\":\"shutdown\"}"
     round=$((round + 1))
-  done | vmbus guest requests | sort | uniq -c | sed "s/^ */host: answers: /"
+  done | vmbus guest requests | sort | uniq -c | sed "s/^ */answers: /"
 }
 beats() { vmbus guest status | sed -n "s/.* beats=\([0-9]*\).*/\1/p"; }
 echo "{\"request\":\"device-await\",\"device\":\"heartbeat\"}" | vmbus guest requests
 host before
 before=$(beats)
 plug ROUNDS
-echo "host: beats meanwhile: $(($(beats) - before))"
+echo "beats meanwhile: $(($(beats) - before))"
 host after
 vmbus guest device add echo
 vmbus guest device add timesync --wait
