@@ -80,6 +80,9 @@ NTSTATUS Create(const KMCL_KVM_OPTIONS& options, const KMCL_ENDPOINT_OPTIONS& en
   object->options = endpoint_options;
   auto server_options = ServerOptionsOf(endpoint_options, "kvm");
   server_options.monitors = false;  // nothing tells us when a guest has written to its page
+  // To end a guest's connection would take from it what its other drivers do well, and it would be
+  // back with the next message.
+  server_options.maximum_refusals.reset();
   // Older clients share one interrupt page, which nobody looks at here.
   server_options.oldest = wire::Version::kWin8;
   auto created =

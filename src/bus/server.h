@@ -48,6 +48,9 @@ struct ServerLimits {
   // Monitors for channels of clients that give the pages. A client that then does not say how soon its
   // bits are to be looked at would wait for ever, so only for clients of which that is known.
   bool monitors = false;
+  // How many messages of one connection are refused, crossings apart, before it is Broken; nothing:
+  // it never is.
+  std::optional<std::uint32_t> refusals = kMaximumRefusals;
   std::uint8_t vtl = 0;  // a client that names another one finds no server there
 
   friend bool operator==(const ServerLimits&, const ServerLimits&) = default;

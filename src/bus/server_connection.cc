@@ -222,7 +222,8 @@ void Server::Event::SendBytes(const wire::MessageBytes& bytes) {
 void Server::Event::Refuse(Error rule) {
   report_.rule = rule;
   actions_.push_back(Refused{.report = report_});
-  if (++server_.refusals_ <= kMaximumRefusals) return;
+  const auto limit = server_.limits_.refusals;
+  if (!limit || ++server_.refusals_ <= *limit) return;
   report_.rule = Error::kLimitExceeded;
   server_.connection_ = connection_state::Broken{};
   actions_.push_back(Broken{report_});

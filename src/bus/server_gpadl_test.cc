@@ -250,6 +250,14 @@ TEST(ServerLimits, OfRefusalsEndsTheConnectionOnce) {
   EXPECT_EQ(Describe(h.server.OnPeerGone()), "[finished]");
 }
 
+TEST(ServerLimits, OfRefusalsMayBeNone) {
+  ServerHarness h({.refusals = std::nullopt});
+  h.Connect();
+  for (std::uint32_t i = 0; i < 2 * kMaximumRefusals; ++i) h.server.OnMessage({});
+  EXPECT_EQ(Describe(h.server.OnMessage({})), "refused MessageTooShort");
+  EXPECT_FALSE(h.server.broken());
+}
+
 TEST(ServerLimits, OfRefusalsIsNotForgottenByAReconnect) {
   ServerHarness h;
   for (std::uint32_t i = 0; i < kMaximumRefusals; ++i) {

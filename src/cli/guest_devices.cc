@@ -77,7 +77,14 @@ std::expected<void, std::string> AddGuestDevices(GuestDeviceChoice& choice,
 }
 
 GuestDevices::GuestDevices(GuestDeviceOptions options, Report report)
-    : options_(std::move(options)), report_(std::move(report)), choice_(options_.choice) {}
+    : options_(std::move(options)),
+      report_([this, report = std::move(report)](const std::string& line) {
+        const auto left_out = limit_.Admit(ReportLimit::Clock::now());
+        if (left_out) {
+          report(*left_out == 0 ? line : fmt::format("{} ({} lines left out)", line, *left_out));
+        }
+      }),
+      choice_(options_.choice) {}
 
 void GuestDevices::Serve(KMCL_ENDPOINT_OPTIONS& endpoint) {
   endpoint.Context = this;

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "cli/output.h"
+#include "cli/report_limit.h"
 #include "devices/echo.h"
 #include "devices/freeze.h"
 #include "devices/guest_file_copy.h"
@@ -86,7 +87,8 @@ struct GuestDeviceOptions {
 
 class GuestDevices {
  public:
-  // One line for people, on any thread. It must not block.
+  // One line for people, on any thread. It must not block. A guest that makes too many is told of
+  // in fewer (report_limit.h).
   using Report = std::function<void(const std::string& line)>;
   GuestDevices(GuestDeviceOptions options, Report report);
   // After RevokeAll, and before the server is destroyed.
@@ -145,7 +147,8 @@ class GuestDevices {
   class Change;
 
   const GuestDeviceOptions options_;
-  const Report report_;
+  ReportLimit limit_;
+  const Report report_;  // within the limit
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

@@ -232,6 +232,21 @@ TEST_F(GuestRequestsTest, WhoWaitsForADriverHearsOfIt) {
   EXPECT_EQ(answer.get()["ok"], true);
 }
 
+TEST(ReportLimit, LeavesOutWhatIsTooMuchAndCountsIt) {
+  ReportLimit limit;
+  auto now = ReportLimit::Clock::now();
+  for (std::uint32_t line = 0; line < ReportLimit::kAtOnce; ++line) {
+    EXPECT_EQ(limit.Admit(now), 0u);
+  }
+  for (int line = 0; line < 1000; ++line) EXPECT_FALSE(limit.Admit(now).has_value());
+  now += std::chrono::milliseconds(1100 / ReportLimit::kEachSecond);
+  EXPECT_EQ(limit.Admit(now), 1000u);
+  EXPECT_FALSE(limit.Admit(now).has_value());
+  now += std::chrono::hours(1);
+  EXPECT_EQ(limit.Admit(now), 1u);
+  EXPECT_EQ(limit.Admit(now), 0u);
+}
+
 TEST(GuestDeviceChoice, NamesAreThoseOfTheHelp) {
   GuestDeviceChoice choice;
   EXPECT_TRUE(AddGuestDevices(choice, "kvp,echo").has_value());

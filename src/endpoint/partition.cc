@@ -1,6 +1,5 @@
 #include "endpoint/partition.h"
 
-#include <bit>
 #include <utility>
 
 #include "log.h"
@@ -8,9 +7,6 @@
 
 namespace kmcl::endpoint {
 namespace {
-
-// Refused messages of one client that are logged one by one; later only the 32nd, 64th, 128th, ...
-constexpr std::uint64_t kRefusalsLogged = 16;
 
 template <typename Id>
 unsigned Number(Id id) {
@@ -237,8 +233,10 @@ void Partition::Do(bus::server::VersionAgreed& action) {
 }
 
 void Partition::Do(bus::server::ConnectionReset&) {
-  Log(LogLevel::kInfo, "partition %llu: the client resets its connection",
-      static_cast<unsigned long long>(number_));
+  if (const auto resets = resets_.Count()) {
+    Log(LogLevel::kInfo, "partition %llu: the client resets its connection; %llu times so far",
+        static_cast<unsigned long long>(number_), static_cast<unsigned long long>(*resets));
+  }
   RefuseWaitingOpens();
 }
 
@@ -249,11 +247,14 @@ void Partition::Do(bus::server::OpenChannel& action) {
   }
   const auto opened = TryOpen(action);
   if (opened) return;
-  Log(LogLevel::kWarning,
-      "partition %llu: open of channel %u refused (%s): ring gpadl 0x%x, downstream page %u, "
-      "target vp %u",
-      static_cast<unsigned long long>(number_), Number(action.channel), ErrorName(opened.error()),
-      Number(action.ring), action.downstream_page, Number(action.target_vp));
+  if (const auto refused = refused_opens_.Count()) {
+    Log(LogLevel::kWarning,
+        "partition %llu: open of channel %u refused (%s): ring gpadl 0x%x, downstream page %u, "
+        "target vp %u; %llu refused so far",
+        static_cast<unsigned long long>(number_), Number(action.channel), ErrorName(opened.error()),
+        Number(action.ring), action.downstream_page, Number(action.target_vp),
+        static_cast<unsigned long long>(*refused));
+  }
   Apply(machine_.OnOpenResult(action.channel, wire::kStatusFailure));
 }
 
@@ -383,13 +384,13 @@ void Partition::Do(bus::server::Finished&) {
 
 void Partition::Do(bus::Refused& action) {
   if (action.is_crossing) return;  // it crossed ours; a correct client cannot avoid that
-  ++refused_;
-  if (refused_ > kRefusalsLogged && !std::has_single_bit(refused_)) return;
+  const auto refused = refused_.Count();
+  if (!refused) return;
   Log(LogLevel::kWarning,
       "partition %llu (pid %d): message %u refused (%s): channel %u, detail 0x%x; %llu refused so far",
       static_cast<unsigned long long>(number_), static_cast<int>(peer_.pid),
       action.report.message_number, ErrorName(action.report.rule), action.report.channel,
-      action.report.detail, static_cast<unsigned long long>(refused_));
+      action.report.detail, static_cast<unsigned long long>(*refused));
 }
 
 void Partition::Do(bus::Broken& action) {

@@ -18,6 +18,7 @@
 #include "endpoint/partition_pages.h"
 #include "endpoint/server_channel.h"
 #include "endpoint/server_gpadls.h"
+#include "log_limit.h"
 #include "result.h"
 #include "transport/link.h"
 #include "transport/transfer.h"
@@ -165,7 +166,9 @@ class Partition : public std::enable_shared_from_this<Partition> {
   std::vector<ServerGpadls::Released> released_;  // while exported or holding, to be told later
   bool exported_ = false;  // another process may serve this client already
   bool holding_ = false;   // imported, and not ours yet
-  std::uint64_t refused_ = 0;
+  LogLimit refused_;
+  LogLimit refused_opens_;
+  LogLimit resets_;
 };
 
 }  // namespace kmcl::endpoint

@@ -19,6 +19,7 @@ constexpr std::size_t kMostSilentClients = 64;
 bus::ServerLimits Server::Limits() const {
   bus::ServerLimits limits;
   limits.gpadl_pages = options_.maximum_partition_memory / wire::kPageBytes;
+  limits.refusals = options_.maximum_refusals;
   limits.monitors = options_.monitors;
   limits.newest = options_.newest;
   limits.oldest = options_.oldest;

@@ -6,6 +6,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,8 @@ struct ServerOptions {
   std::uint32_t spin_us = kSpinNever;
   std::uint32_t maximum_partitions = 1024;
   std::uint64_t maximum_partition_memory = std::uint64_t{4} << 30;
+  // Refused messages after which a client is disconnected; nothing: never.
+  std::optional<std::uint32_t> maximum_refusals = bus::kMaximumRefusals;
   bool monitors = true;  // for clients that use them as monitor_page.h says
   wire::Version newest = wire::Version::kCopper;
   wire::Version oldest = wire::Version::kV1;

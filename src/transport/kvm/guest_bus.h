@@ -11,9 +11,9 @@
 #include <memory>
 #include <utility>
 
+#include "log_limit.h"
 #include "mutex.h"
 #include "transport/descriptor.h"
-#include "transport/kvm/guest_faults.h"
 #include "transport/kvm/guest_memory.h"
 #include "transport/kvm/guest_session.h"
 #include "transport/kvm/hypercall.h"
@@ -63,7 +63,7 @@ class GuestBus : public std::enable_shared_from_this<GuestBus> {
   Synic& synic_;
   const std::uint32_t processor_count_;
   const Descriptor arrival_;  // eventfd: a session waits to be accepted
-  GuestFaults refused_calls_;
+  LogLimit refused_calls_;
   // Which processor the guest wants its messages at.
   std::atomic<std::uint32_t> message_processor_{0};
 

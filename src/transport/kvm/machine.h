@@ -12,10 +12,10 @@
 #include <span>
 #include <vector>
 
+#include "log_limit.h"
 #include "result.h"
 #include "transport/kvm/enlightenments.h"
 #include "transport/kvm/guest_bus.h"
-#include "transport/kvm/guest_faults.h"
 #include "transport/kvm/guest_memory.h"
 #include "transport/kvm/hardware.h"
 #include "transport/kvm/kernel_synic.h"
@@ -84,8 +84,8 @@ class Machine final : public Hardware {
   Enlightenments enlightenments_;
   std::shared_ptr<GuestBus> bus_;
   std::unique_ptr<KernelSynic> kernel_;  // where KVM's is used
-  GuestFaults refused_registers_;
-  GuestFaults failed_calls_;
+  LogLimit refused_registers_;
+  LogLimit failed_calls_;
 };
 
 }  // namespace kmcl::transport::kvm

@@ -16,8 +16,8 @@
 #include <span>
 #include <vector>
 
+#include "log_limit.h"
 #include "mutex.h"
-#include "transport/kvm/guest_faults.h"
 #include "transport/kvm/guest_memory.h"
 #include "transport/kvm/hardware.h"
 #include "transport/link.h"
@@ -107,7 +107,7 @@ class Synic {
   const GuestMemory& memory_;
   Hardware& hardware_;
   std::vector<std::unique_ptr<Controller>> controllers_;
-  GuestFaults faults_;
+  LogLimit faults_;
 };
 
 }  // namespace kmcl::transport::kvm

@@ -1,5 +1,5 @@
-// How often a guest did something that is worth a line in the log: each of the first ones, then
-// only the 32nd, 64th, 128th, ... No guest can fill the log.
+// How often a peer did something that is worth a line in the log: each of the first ones, then only
+// the 32nd, 64th, 128th, ... No peer can fill the log.
 #pragma once
 
 #include <atomic>
@@ -7,10 +7,10 @@
 #include <cstdint>
 #include <optional>
 
-namespace kmcl::transport::kvm {
+namespace kmcl {
 
 // Any thread.
-class GuestFaults {
+class LogLimit {
  public:
   // Counts one. The count, when this one is to be logged.
   std::optional<std::uint64_t> Count() {
@@ -24,4 +24,4 @@ class GuestFaults {
   std::atomic<std::uint64_t> count_{0};
 };
 
-}  // namespace kmcl::transport::kvm
+}  // namespace kmcl
