@@ -19,6 +19,8 @@ class LogLimit {
     return count;
   }
 
+  std::uint64_t count() const { return count_.load(std::memory_order_relaxed); }
+
  private:
   static constexpr std::uint64_t kLoggedOneByOne = 16;
   std::atomic<std::uint64_t> count_{0};

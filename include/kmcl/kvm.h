@@ -16,8 +16,8 @@
  *
  * How the guest and the bus reach each other. Messages and signals are hypercalls from the guest, and
  * message slots and event flags of its synthetic interrupt controllers (SynIC) towards it. Some KVMs
- * emulate the controllers (KVM_CAP_HYPERV_SYNIC2); then messages and signals are KVM_EXIT_HYPERV, and
- * interrupts are irqfds. For the others this library does it in user space, which any KVM since Linux
+ * emulate the controllers (KVM_CAP_HYPERV_SYNIC2); then messages are KVM_EXIT_HYPERV, signals are
+ * eventfds that KVM writes (where it can: KVM_HYPERV_EVENTFD), and interrupts are irqfds. For the others this library does it in user space, which any KVM since Linux
  * 5.10 allows: accesses to Hyper-V's registers come out as exits (KVM_CAP_X86_USER_SPACE_MSR with a
  * filter for 0x40000000 to 0x400001FF), the hypercall page writes to an I/O port, and interrupts are
  * KVM_SIGNAL_MSI. Guests see no difference.
@@ -146,6 +146,21 @@ BOOLEAN KmclKvmHandleExit(KMCL_KVM Kvm, ULONG Vcpu, struct kvm_run *Run);
  *   STATUS_INVALID_DEVICE_STATE    KmclKvmStart has not succeeded yet.
  *   STATUS_UNSUCCESSFUL            a system call failed; the log names it. */
 NTSTATUS KmclKvmReferenceTime(KMCL_KVM Kvm, UINT64 *HundredNanoseconds);
+
+/* What the guest's processors have left it for, since KmclKvmServerCreate. With KVM's own controllers a
+ * channel's signals are eventfds in the kernel from its open to its close (KVM_HYPERV_EVENTFD), and
+ * nobody counts them: Signals stays as it is, unless a guest signals what nobody listens to. */
+typedef struct KMCL_KVM_COUNTERS {
+    ULONG Size;              /* in: sizeof(KMCL_KVM_COUNTERS) */
+    ULONG Synic;             /* KMCL_KVM_SYNIC_KERNEL or KMCL_KVM_SYNIC_USER: who emulates */
+    UINT64 Messages;         /* HvPostMessage; refused ones included, here and below */
+    UINT64 Signals;          /* HvSignalEvent */
+    UINT64 Refused;          /* hypercalls that were wrong in any way */
+    UINT64 ChannelsInKernel; /* channels whose signals need no exit, now */
+} KMCL_KVM_COUNTERS, *PKMCL_KVM_COUNTERS;
+
+/* Any thread. STATUS_INVALID_PARAMETER_1 Kvm is NULL; STATUS_INVALID_PARAMETER_2 NULL or wrong Size. */
+NTSTATUS KmclKvmQueryCounters(KMCL_KVM Kvm, PKMCL_KVM_COUNTERS Counters);
 
 /* The machine is reset: what the guest had open is closed as if it had died, and its controllers are as
  * after power-on. All vCPUs are stopped. Returns when nobody touches the guest's memory through the bus

@@ -168,6 +168,20 @@ NTSTATUS KmclKvmReferenceTime(KMCL_KVM Kvm, UINT64* HundredNanoseconds) {
   return STATUS_SUCCESS;
 }
 
+NTSTATUS KmclKvmQueryCounters(KMCL_KVM Kvm, PKMCL_KVM_COUNTERS Counters) {
+  if (Kvm == nullptr) return STATUS_INVALID_PARAMETER_1;
+  if (Counters == nullptr || Counters->Size != sizeof *Counters) return STATUS_INVALID_PARAMETER_2;
+  const auto counts = Kvm->machine->counts();
+  *Counters = {
+      .Size = sizeof *Counters,
+      .Synic = Kvm->machine->synic_in_kernel() ? KMCL_KVM_SYNIC_KERNEL : KMCL_KVM_SYNIC_USER,
+      .Messages = counts.messages,
+      .Signals = counts.signals,
+      .Refused = counts.refused,
+      .ChannelsInKernel = counts.routed_channels};
+  return STATUS_SUCCESS;
+}
+
 VOID KmclKvmReset(KMCL_KVM Kvm) {
   if (Kvm != nullptr) Kvm->machine->Reset();
 }

@@ -138,6 +138,13 @@ class Running {
   std::atomic<std::uint64_t> resets_{0};
 };
 
+Json Describe(const KMCL_KVM_COUNTERS& counters) {
+  return {{"synic", counters.Synic == KMCL_KVM_SYNIC_KERNEL ? "kernel" : "user"},
+          {"messages", counters.Messages},
+          {"signal_exits", counters.Signals},
+          {"refused", counters.Refused}};
+}
+
 int RunVm(const VmOptions& options) {
   const auto fail = [&](const Failure& failure, const Json& details = Json::object()) {
     return ReportFailure("vm", options.json, failure, details);
@@ -208,6 +215,7 @@ int RunVm(const VmOptions& options) {
 
   Json details = {{"end", NameOf(end)}, {"resets", running.resets()}};
   details.update(devices.Summary());
+  details["bus"] = Describe((*machine)->counters());
   switch (end) {
     case vmm::MachineEnd::kFailed:
       return fail({kExitFailure, (*machine)->cause()}, details);

@@ -81,7 +81,7 @@ class BellInbox {
   // ever after the first bell, so poll and level-triggered epolls do not wait on it. Never read it.
   // Take it out of the epoll before the link goes: the peer may keep the file open.
   virtual int fd() const = 0;
-  // Takes all bells that wait, without a system call. A bell rung during the call is seen now or is
+  // Takes all bells that wait, without a system call, but for those that a kernel rings. A bell rung during the call is seen now or is
   // an edge after it. Call it after epoll_wait has said so, or at any time to poll; then an edge
   // may come that finds nothing.
   virtual ChannelSet Collect() = 0;

@@ -81,4 +81,11 @@ std::span<const std::byte> Bus::AcpiTable() {
   return {static_cast<const std::byte*>(table), bytes};
 }
 
+KMCL_KVM_COUNTERS Bus::Counters() const {
+  KMCL_KVM_COUNTERS counters{};
+  counters.Size = sizeof(counters);
+  KmclKvmQueryCounters(kvm_, &counters);
+  return counters;
+}
+
 }  // namespace kmcl::vmm

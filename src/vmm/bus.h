@@ -47,6 +47,8 @@ class Bus {
   // Between two lives of the guest; no CPU runs.
   void Reset() const { KmclKvmReset(kvm_); }
   static std::span<const std::byte> AcpiTable();
+  // Any thread.
+  KMCL_KVM_COUNTERS Counters() const;
 
  private:
   Bus() = default;

@@ -70,6 +70,8 @@ class Machine {
   // See Bus. Any thread.
   std::uint64_t ReferenceTime() const { return bus_->ReferenceTime(); }
 
+  KMCL_KVM_COUNTERS counters() const { return bus_->Counters(); }
+
   // Gives the guest console input; see SerialPort::Receive.
   bool SendInput(std::span<const std::byte> bytes) { return serial_.Receive(bytes); }
   void CloseInput() { serial_.CloseInput(); }

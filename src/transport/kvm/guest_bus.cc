@@ -33,11 +33,12 @@ class GuestBus::GuestListener final : public Listener {
 };
 
 Result<std::shared_ptr<GuestBus>> GuestBus::Create(GuestMemory& memory, Synic& synic,
-                                                   std::uint32_t processor_count) {
+                                                   std::uint32_t processor_count,
+                                                   SignalRoutes* routes) {
   Descriptor arrival(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!arrival) return std::unexpected(Error::kOutOfDescriptors);
   return std::shared_ptr<GuestBus>(
-      new GuestBus(memory, synic, processor_count, std::move(arrival)));
+      new GuestBus(memory, synic, processor_count, routes, std::move(arrival)));
 }
 
 // ---- The guest's
@@ -48,8 +49,10 @@ HypercallStatus GuestBus::Call(std::uint64_t control, std::uint64_t input) {
   if (!call) {
     status = call.error();
   } else if (const auto* message = std::get_if<PostMessage>(&*call)) {
+    messages_.fetch_add(1, std::memory_order_relaxed);
     status = Post(*message);
   } else {
+    signals_.fetch_add(1, std::memory_order_relaxed);
     status = Signal(std::get<SignalEvent>(*call));
   }
   // To be told to try again is no fault.
@@ -62,6 +65,18 @@ HypercallStatus GuestBus::Call(std::uint64_t control, std::uint64_t input) {
         static_cast<unsigned>(status), static_cast<unsigned long long>(*count));
   }
   return status;
+}
+
+GuestBus::Counts GuestBus::counts() const {
+  std::shared_ptr<GuestSession> session;
+  {
+    MutexLock lock(mutex_);
+    session = session_;
+  }
+  return {.messages = messages_.load(std::memory_order_relaxed),
+          .signals = signals_.load(std::memory_order_relaxed),
+          .refused = refused_calls_.count(),
+          .routed_channels = session == nullptr ? 0 : session->routed()};
 }
 
 HypercallStatus GuestBus::Post(const PostMessage& message) {
@@ -107,7 +122,7 @@ Result<std::shared_ptr<GuestSession>> GuestBus::SessionForMessage() {
     if (!listening_) return std::unexpected(Error::kNoBus);
     if (session_ != nullptr && !session_->ended()) return session_;
   }
-  auto made = GuestSession::Create(processor_count_);
+  auto made = GuestSession::Create(processor_count_, routes_);
   if (!made) return std::unexpected(made.error());
   {
     MutexLock lock(mutex_);
@@ -133,7 +148,7 @@ std::unique_ptr<Listener> GuestBus::Listen() {
 void GuestBus::StopListening() {
   MutexLock lock(mutex_);
   listening_ = false;
-  if (session_ != nullptr && !accepted_) session_.reset();
+  if (session_ != nullptr && !accepted_) session_.reset();  // nobody has listened to it
 }
 
 std::unique_ptr<Link> GuestBus::Accept() {

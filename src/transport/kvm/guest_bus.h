@@ -27,12 +27,23 @@ class GuestLink;
 
 class GuestBus : public std::enable_shared_from_this<GuestBus> {
  public:
-  // Borrows both; they outlive the listener and every link. kOutOfDescriptors.
+  // Borrows all; they outlive the listener and every link. `routes` may be null: every signal is an
+  // exit then. kOutOfDescriptors.
   [[nodiscard]] static Result<std::shared_ptr<GuestBus>> Create(GuestMemory& memory, Synic& synic,
-                                                                std::uint32_t processor_count);
+                                                                std::uint32_t processor_count,
+                                                                SignalRoutes* routes = nullptr);
 
   // A hypercall of the guest's, with its RCX and RDX. Any thread; never waits for anyone.
   HypercallStatus Call(std::uint64_t control, std::uint64_t input) KMCL_EXCLUDES(mutex_);
+
+  struct Counts {
+    std::uint64_t messages = 0;  // calls, refused ones included
+    std::uint64_t signals = 0;
+    std::uint64_t refused = 0;          // of these two, and other calls
+    std::uint64_t routed_channels = 0;  // now
+  };
+  // Any thread.
+  Counts counts() const KMCL_EXCLUDES(mutex_);
 
   // The one listener. Messages are refused before it is made and after it is gone.
   std::unique_ptr<Listener> Listen() KMCL_EXCLUDES(mutex_);
@@ -45,10 +56,12 @@ class GuestBus : public std::enable_shared_from_this<GuestBus> {
   friend class GuestLink;
   class GuestListener;
 
-  GuestBus(GuestMemory& memory, Synic& synic, std::uint32_t processor_count, Descriptor arrival)
+  GuestBus(GuestMemory& memory, Synic& synic, std::uint32_t processor_count, SignalRoutes* routes,
+           Descriptor arrival)
       : memory_(memory),
         synic_(synic),
         processor_count_(processor_count),
+        routes_(routes),
         arrival_(std::move(arrival)) {}
 
   HypercallStatus Post(const PostMessage& message) KMCL_EXCLUDES(mutex_);
@@ -62,12 +75,15 @@ class GuestBus : public std::enable_shared_from_this<GuestBus> {
   GuestMemory& memory_;
   Synic& synic_;
   const std::uint32_t processor_count_;
+  SignalRoutes* const routes_;
   const Descriptor arrival_;  // eventfd: a session waits to be accepted
   LogLimit refused_calls_;
+  std::atomic<std::uint64_t> messages_{0};
+  std::atomic<std::uint64_t> signals_{0};
   // Which processor the guest wants its messages at.
   std::atomic<std::uint32_t> message_processor_{0};
 
-  Mutex mutex_;
+  mutable Mutex mutex_;
   CondVar changed_;
   bool listening_ KMCL_GUARDED_BY(mutex_) = false;
   bool accepted_ KMCL_GUARDED_BY(mutex_) = false;  // session_ has its link

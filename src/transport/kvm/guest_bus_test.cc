@@ -1,6 +1,7 @@
 #include "transport/kvm/guest_bus.h"
 
 #include <poll.h>
+#include <sys/eventfd.h>
 
 #include <random>
 #include <thread>
@@ -125,6 +126,75 @@ TEST_F(GuestBusTest, MessagesGoWhereTheGuestWantsThem) {
   link->OnContact(wire::ProcessorIndex{4});  // there is no such processor
   ASSERT_TRUE(link->Send(Bytes("news")).has_value());
   EXPECT_EQ(SlotType(0), 1u);
+}
+
+// What KVM writes arrives like a signal that left the kernel, and beside such.
+TEST_F(GuestBusTest, KvmSignalsAChannelByItsOwnEvent) {
+  FakeRoutes routes;
+  bus = *GuestBus::Create(*guest.memory, synic, 4, &routes);
+  listener = bus->Listen();
+  ASSERT_EQ(Post("hello"), HypercallStatus::kSuccess);
+  auto link = Accept();
+  for (const std::uint32_t channel : {1u, 5u, 2041u}) {
+    link->ListenTo(wire::ChannelId{channel}, true);
+  }
+  ASSERT_EQ(routes.events.size(), 3u);
+  EXPECT_EQ(bus->counts().routed_channels, 3u);
+  BellWatch watch(link->inbox(1));
+  ASSERT_EQ(eventfd_write(routes.events.at(0x2005), 1), 0);
+  ASSERT_TRUE(watch.Next());
+  ChannelSet bells = link->inbox(1).Collect();
+  EXPECT_EQ(bells[0], 1u << 5);
+  EXPECT_FALSE(watch.Next(0));
+  // Each write is one more.
+  for (int round = 0; round < 100; ++round) {
+    ASSERT_EQ(eventfd_write(routes.events.at(0x2000 + 2041), 1), 0);
+    ASSERT_TRUE(watch.Next()) << round;
+    bells = link->inbox(1).Collect();
+    ASSERT_EQ(bells[31], std::uint64_t{1} << 2041 % 64);
+    ASSERT_EQ(bells[0], 0u);
+  }
+  // Those of the time when nobody waited are not lost.
+  ASSERT_EQ(eventfd_write(routes.events.at(0x2005), 1), 0);
+  EXPECT_EQ(Signal(0x2001), HypercallStatus::kSuccess);
+  BellWatch later(link->inbox(1));
+  ASSERT_TRUE(later.Next());
+  EXPECT_EQ(link->inbox(1).Collect()[0], 1u << 5 | 1u << 1);
+  EXPECT_EQ(bus->counts().signals, 1u);
+
+  link->ListenTo(wire::ChannelId{5}, false);
+  EXPECT_EQ(routes.events.size(), 2u);
+  EXPECT_EQ(Signal(0x2005), HypercallStatus::kInvalidConnection);
+  link->ListenTo(wire::ChannelId{5}, true);
+  // Its end is the end of all, whoever stops listening afterwards.
+  link->Refuse("enough");
+  EXPECT_TRUE(routes.events.empty());
+  link->ListenTo(wire::ChannelId{1}, false);
+  link->ListenTo(wire::ChannelId{7}, true);
+  EXPECT_TRUE(routes.events.empty());
+  link.reset();
+  listener.reset();
+}
+
+TEST_F(GuestBusTest, WhatKvmDoesNotSignalComesAsAnExit) {
+  FakeRoutes routes;
+  routes.refuse = true;
+  bus = *GuestBus::Create(*guest.memory, synic, 4, &routes);
+  listener = bus->Listen();
+  ASSERT_EQ(Post("hello"), HypercallStatus::kSuccess);
+  auto link = Accept();
+  link->ListenTo(wire::ChannelId{5}, true);
+  BellWatch watch(link->inbox(1));
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_EQ(Signal(0x2005), HypercallStatus::kSuccess);
+    ASSERT_TRUE(watch.Next()) << round;
+    EXPECT_EQ(link->inbox(1).Collect()[0], 1u << 5);
+  }
+  EXPECT_EQ(bus->counts().signals, 3u);
+  EXPECT_EQ(bus->counts().messages, 1u);
+  EXPECT_EQ(bus->counts().refused, 0u);
+  link.reset();
+  listener.reset();
 }
 
 TEST_F(GuestBusTest, SignalsArriveOnlyWhereSomebodyListens) {

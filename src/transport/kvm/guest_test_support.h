@@ -9,6 +9,7 @@
 #include <array>
 #include <cstring>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "transport/descriptor.h"
 #include "transport/kvm/guest_memory.h"
 #include "transport/kvm/hardware.h"
+#include "transport/kvm/signal_routes.h"
 
 namespace kmcl::transport::kvm {
 
@@ -67,6 +69,20 @@ class FakeHardware final : public Hardware {
 
   std::vector<std::pair<std::uint32_t, int>> raised;
   std::uint64_t time_stamp = 0;
+};
+
+// Writes down which connections KVM would signal by themselves.
+class FakeRoutes final : public SignalRoutes {
+ public:
+  bool Connect(std::uint32_t connection, int event) override {
+    if (refuse) return false;
+    EXPECT_TRUE(events.emplace(connection, event).second);
+    return true;
+  }
+  void Disconnect(std::uint32_t connection) override { EXPECT_EQ(events.erase(connection), 1u); }
+
+  bool refuse = false;
+  std::map<std::uint32_t, int> events;
 };
 
 inline std::span<const std::byte> Bytes(const std::string& text) {

@@ -81,7 +81,7 @@ Result<void> KernelSynic::Start() {
   }
   if (const auto routed = SetRouting(); !routed) return routed;
   for (std::uint32_t index = 0; index < processors_.size(); ++index) {
-    if (const auto connected = Connect(index); !connected) return connected;
+    if (const auto connected = ConnectLine(index); !connected) return connected;
   }
   epoll_event stop{.events = EPOLLIN, .data = {.u64 = processors_.size()}};
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, stop_.get(), &stop) != 0) {
@@ -132,7 +132,7 @@ Result<void> KernelSynic::SetRouting() {
   return {};
 }
 
-Result<void> KernelSynic::Connect(std::uint32_t processor) {
+Result<void> KernelSynic::ConnectLine(std::uint32_t processor) {
   kvm_irqfd line{};
   line.fd = static_cast<std::uint32_t>(raise_[processor].get());
   line.gsi = kFirstSintLine + processor;
@@ -163,6 +163,29 @@ void KernelSynic::WaitForEnds() {
 
 void KernelSynic::RaiseInterrupt(std::uint32_t processor) {
   (void)eventfd_write(raise_[processor].get(), 1);
+}
+
+bool KernelSynic::Connect(std::uint32_t connection, int event) {
+  kvm_hyperv_eventfd route{};
+  route.conn_id = connection;
+  route.fd = event;
+  if (ioctl(vm_, KVM_HYPERV_EVENTFD, &route) == 0) return true;
+  if (!routes_refused_.exchange(true)) {
+    Log(LogLevel::kWarning, "kvm: signals of connection 0x%x leave the kernel: %s", connection,
+        std::strerror(errno));
+  }
+  return false;
+}
+
+void KernelSynic::Disconnect(std::uint32_t connection) {
+  kvm_hyperv_eventfd route{};
+  route.conn_id = connection;
+  route.fd = -1;
+  route.flags = KVM_HYPERV_EVENTFD_DEASSIGN;
+  if (ioctl(vm_, KVM_HYPERV_EVENTFD, &route) != 0) {
+    Log(LogLevel::kError, "kvm: connection 0x%x cannot be disconnected: %s", connection,
+        std::strerror(errno));
+  }
 }
 
 bool KernelSynic::HandleExit(std::uint32_t processor, kvm_run& run, GuestBus& bus) {

@@ -15,11 +15,12 @@
 #include "transport/descriptor.h"
 #include "transport/kvm/guest_bus.h"
 #include "transport/kvm/kvm_headers.h"
+#include "transport/kvm/signal_routes.h"
 #include "transport/kvm/synic.h"
 
 namespace kmcl::transport::kvm {
 
-class KernelSynic {
+class KernelSynic final : public SignalRoutes {
  public:
   static bool IsThere(int kvm);
 
@@ -27,7 +28,7 @@ class KernelSynic {
   [[nodiscard]] static Result<std::unique_ptr<KernelSynic>> Create(int vm,
                                                                    std::span<const int> processors,
                                                                    Synic& synic);
-  ~KernelSynic();
+  ~KernelSynic() override;
   KernelSynic(const KernelSynic&) = delete;
   KernelSynic& operator=(const KernelSynic&) = delete;
 
@@ -41,6 +42,10 @@ class KernelSynic {
   // SINT 2 of the processor. Any thread. While the guest has the source off, nothing happens.
   void RaiseInterrupt(std::uint32_t processor);
 
+  // KVM_HYPERV_EVENTFD. What it refuses is logged once.
+  bool Connect(std::uint32_t connection, int event) override;
+  void Disconnect(std::uint32_t connection) override;
+
   // KVM's registers as after power-on. No processor runs.
   void Reset();
 
@@ -48,7 +53,7 @@ class KernelSynic {
   KernelSynic(int vm, std::span<const int> processors, Synic& synic)
       : vm_(vm), processors_(processors.begin(), processors.end()), synic_(synic) {}
   Result<void> SetRouting();
-  Result<void> Connect(std::uint32_t processor);
+  Result<void> ConnectLine(std::uint32_t processor);
   void WaitForEnds();
 
   const int vm_;
@@ -60,6 +65,7 @@ class KernelSynic {
   Descriptor epoll_;
   Descriptor stop_;
   std::thread thread_;  // waits for ends
+  std::atomic<bool> routes_refused_{false};
 };
 
 }  // namespace kmcl::transport::kvm

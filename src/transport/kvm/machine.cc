@@ -61,14 +61,15 @@ Result<std::unique_ptr<Machine>> Machine::Create(const MachineOptions& options) 
   auto memory = GuestMemory::Create(options.slots);
   if (!memory) return std::unexpected(memory.error());
   std::unique_ptr<Machine> machine(new Machine(options, *std::move(memory)));
-  auto bus = GuestBus::Create(*machine->memory_, machine->synic_, machine->processor_count());
-  if (!bus) return std::unexpected(bus.error());
-  machine->bus_ = *std::move(bus);
   if (in_kernel) {
     auto kernel = KernelSynic::Create(options.vm, options.processors, machine->synic_);
     if (!kernel) return std::unexpected(kernel.error());
     machine->kernel_ = *std::move(kernel);
   }
+  auto bus = GuestBus::Create(*machine->memory_, machine->synic_, machine->processor_count(),
+                              machine->kernel_.get());
+  if (!bus) return std::unexpected(bus.error());
+  machine->bus_ = *std::move(bus);
   Log(LogLevel::kInfo, "kvm: SynIC in %s, %u processors", in_kernel ? "the kernel" : "user space",
       machine->processor_count());
   return machine;

@@ -63,6 +63,9 @@ class Machine final : public Hardware {
   // guest had open.
   void Reset();
 
+  bool synic_in_kernel() const { return kernel_ != nullptr; }
+  // Any thread.
+  GuestBus::Counts counts() const { return bus_->counts(); }
   std::uint32_t processor_count() const { return static_cast<std::uint32_t>(processors_.size()); }
 
   void RaiseInterrupt(std::uint32_t processor, std::uint8_t vector) override;
@@ -82,8 +85,8 @@ class Machine final : public Hardware {
   const std::unique_ptr<GuestMemory> memory_;
   Synic synic_;
   Enlightenments enlightenments_;
-  std::shared_ptr<GuestBus> bus_;
   std::unique_ptr<KernelSynic> kernel_;  // where KVM's is used
+  std::shared_ptr<GuestBus> bus_;
   LogLimit refused_registers_;
   LogLimit failed_calls_;
 };

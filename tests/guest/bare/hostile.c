@@ -1,9 +1,9 @@
 // A guest that does everything that it should not, in an order that chance and `seed` decide, and
 // between any two of these things uses one channel as it should be used: that has to go on working.
 //   seed=N      which sequence
-//   attacks=N   how many (default 500)
+//   attacks=N   how many (default: without end), or how often the channel is used without them
 //   version=N   of the protocol, major << 16 | minor (default 5.3)
-//   calm=1      no attacks: only the channel, until a key is pressed
+//   calm=1      no attacks: only the channel; without `attacks`, until a key is pressed
 #include <stddef.h>
 
 #include "bus.h"
@@ -344,7 +344,7 @@ static void tell(const char* what, uint64_t number) {
 
 void guest_main(const char* command_line) {
   const uint64_t seed = option(command_line, "seed", 1);
-  const uint64_t attacks = option(command_line, "attacks", 500);
+  const uint64_t attacks = option(command_line, "attacks", 0);
   const bool is_calm = option(command_line, "calm", 0) != 0;
   version = (uint32_t)option(command_line, "version", 0x50003);
   seed_random(seed);
@@ -352,7 +352,8 @@ void guest_main(const char* command_line) {
   connect_bus(version);
   open_steady();
   print("connected\n");
-  for (uint64_t number = 0; is_calm ? !key_pressed() : number < attacks; ++number) {
+  for (uint64_t number = 0; attacks != 0 ? number < attacks : !is_calm || !key_pressed();
+       ++number) {
     if (!is_calm) attack();
     take_messages();
     release_rescinded();
