@@ -137,6 +137,16 @@ NTSTATUS KmclRawWrite(_In_ VMBCHANNEL Channel, _In_ UINT16 Type, _In_ UINT16 Fla
  *   STATUS_SUCCESS */
 NTSTATUS KmclRawFlush(_In_ VMBCHANNEL Channel);
 
+/* How many bytes of packets the outgoing ring holds in all, and how many of those that were flushed the
+ * other end has not given back: a packet takes its payload, rounded up to 8, and 24 bytes more. Of the
+ * ring 8 bytes are never used. An end that reads may give space back late, when it finds its ring empty.
+ * Counts as a call of the outgoing direction.
+ *   STATUS_SUCCESS
+ *   STATUS_INVALID_PARAMETER_2  RingBytes is NULL.
+ *   STATUS_INVALID_PARAMETER_3  UntakenBytes is NULL. */
+NTSTATUS KmclRawQueryOutgoing(_In_ VMBCHANNEL Channel, _Out_ PUINT32 RingBytes,
+                              _Out_ PUINT32 UntakenBytes);
+
 /* ---- Sleeping ------------------------------------------------------------------------------- */
 
 #define KMCL_RAW_INCOMING 0x1u /* until there is a packet; releases first */

@@ -8,8 +8,8 @@
 #include "api/objects.h"
 #include "api/status_map.h"
 #include "channel/raw_queue.h"
-#include "wire/ring_layout.h"
 #include "wdk/clock.h"
+#include "wire/ring_layout.h"
 
 namespace kmcl::api {
 namespace {
@@ -127,6 +127,18 @@ NTSTATUS KmclRawFlush(VMBCHANNEL Channel) {
   if (raw == nullptr) return STATUS_INVALID_PARAMETER_1;
   const auto flushed = raw->Flush();
   return flushed ? STATUS_SUCCESS : Failed(Channel, flushed.error());
+}
+
+NTSTATUS KmclRawQueryOutgoing(VMBCHANNEL Channel, PUINT32 RingBytes, PUINT32 UntakenBytes) {
+  RawQueue* const raw = RawOf(Channel);
+  if (raw == nullptr) return STATUS_INVALID_PARAMETER_1;
+  if (RingBytes == nullptr) return STATUS_INVALID_PARAMETER_2;
+  if (UntakenBytes == nullptr) return STATUS_INVALID_PARAMETER_3;
+  const auto use = raw->QueryOutgoing();
+  if (!use) return Failed(Channel, use.error());
+  *RingBytes = use->ring_bytes;
+  *UntakenBytes = use->untaken_bytes;
+  return STATUS_SUCCESS;
 }
 
 NTSTATUS KmclRawWait(VMBCHANNEL Channel, UINT32 Directions, UINT32 PayloadLength,

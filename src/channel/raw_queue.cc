@@ -217,6 +217,14 @@ Result<void> RawQueue::Flush() {
   return {};
 }
 
+Result<RawQueue::OutgoingUse> RawQueue::QueryOutgoing() {
+  const Visit visit(outgoing_);
+  if (!visit) return visit.error();
+  const auto untaken = outgoing_ring_->UntakenBytes();
+  if (!untaken) return std::unexpected(untaken.error());
+  return OutgoingUse{.ring_bytes = outgoing_ring_->data_bytes(), .untaken_bytes = *untaken};
+}
+
 Result<bool> RawQueue::ArmIncoming() {
   const Visit visit(incoming_);
   if (!visit) return visit.error();

@@ -73,6 +73,13 @@ class RawQueue {
   [[nodiscard]] Result<ring::WriteOutcome> Write(const ring::PacketParts& parts);
   [[nodiscard]] Result<void> Flush();
 
+  // How large the outgoing ring is, and how much of what was flushed the peer has not taken.
+  struct OutgoingUse {
+    std::uint32_t ring_bytes = 0;
+    std::uint32_t untaken_bytes = 0;
+  };
+  [[nodiscard]] Result<OutgoingUse> QueryOutgoing();
+
   // The last step before sleeping: true, something can be done now; false, the descriptor becomes
   // readable when that changes. Incoming: releases. Outgoing: flushes, then waits for room for one
   // packet of `payload_bytes`.

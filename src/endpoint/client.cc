@@ -554,7 +554,28 @@ void Client::Do(bus::client::OfferRescinded& action) {
 
 void Client::Do(bus::client::ChannelForgotten&) {}
 void Client::Do(bus::client::ModifyResult&) {}
-void Client::Do(bus::client::TlConnectFailed&) {}
+
+void Client::Do(bus::client::TlConnectFailed& action) {
+  if (refused_handler_) refused_handler_(action);
+}
+
+Result<void> Client::RequestConnect(const wire::Guid& endpoint, const wire::Guid& service,
+                                    const wire::Guid& silo) {
+  Result<void> outcome;
+  bus_->Call([&] {
+    auto actions = machine_.OnTlConnect(endpoint, service, silo);
+    if (!actions) {
+      outcome = std::unexpected(actions.error());
+      return;
+    }
+    Apply(std::move(*actions));
+  });
+  return outcome;
+}
+
+void Client::SetRefusedHandler(RefusedHandler handler) {
+  bus_->Call([&] { refused_handler_ = std::move(handler); });
+}
 
 void Client::Do(bus::client::Unloaded&) {
   MutexLock lock(mutex_);

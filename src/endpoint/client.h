@@ -80,6 +80,13 @@ class Client {
   // In units of 100 ns: how late the server may notice what the channel sends; 0: it is rung. Gives the
   // value before; kChannelState: not open.
   [[nodiscard]] Result<std::uint16_t> SetLatency(ClientChannel& channel, std::uint16_t latency);
+  // Asks for a channel by name (hvsock); any thread. kMessageNotInVersion: below 4.0;
+  // kNotConnected.
+  [[nodiscard]] Result<void> RequestConnect(const wire::Guid& endpoint, const wire::Guid& service,
+                                            const wire::Guid& silo);
+  // Who hears of refusals, on the bus thread; the one before has heard its last when this returns.
+  using RefusedHandler = std::function<void(const bus::client::TlConnectFailed&)>;
+  void SetRefusedHandler(RefusedHandler handler);
   // Dispatch threads, and so processors that the server may interrupt.
   std::uint32_t processor_count() const { return options_.dispatch_threads; }
 
@@ -162,6 +169,7 @@ class Client {
   };
   std::vector<FailedOpen> failed_;
   std::uint32_t next_processor_ = 0;
+  RefusedHandler refused_handler_;
 
   Mutex mutex_;
   CondVar changed_;

@@ -369,8 +369,22 @@ void Partition::Do(bus::server::ModifyChannel& action) {
 void Partition::Do(bus::server::ChannelReleased&) {}
 
 void Partition::Do(bus::server::TlConnect& action) {
-  Apply(machine_.OnTlConnectFailed(action.endpoint_id, action.service_id,
-                                   wire::kStatusConnectionRefused));
+  const bool admitted = connect_gate_.Admit(ConnectGate::Clock::now());
+  if (admitted && connect_handler_ && !exported_ && connect_handler_(action)) return;
+  if (const auto refused = admitted ? std::nullopt : refused_connects_.Count()) {
+    Log(LogLevel::kWarning,
+        "partition %llu: more than %u connections asked for in a second: %llu refused so far",
+        static_cast<unsigned long long>(number_), ConnectGate::kPerSecond,
+        static_cast<unsigned long long>(*refused));
+  }
+  (void)RefuseConnect(action.endpoint_id, action.service_id);
+}
+
+Result<void> Partition::RefuseConnect(const wire::Guid& endpoint, const wire::Guid& service) {
+  auto actions = machine_.OnTlConnectFailed(endpoint, service, wire::kStatusConnectionRefused);
+  if (!actions) return std::unexpected(actions.error());
+  Apply(std::move(*actions));
+  return {};
 }
 
 void Partition::Do(bus::server::Finished&) {
@@ -387,7 +401,8 @@ void Partition::Do(bus::Refused& action) {
   const auto refused = refused_.Count();
   if (!refused) return;
   Log(LogLevel::kWarning,
-      "partition %llu (pid %d): message %u refused (%s): channel %u, detail 0x%x; %llu refused so far",
+      "partition %llu (pid %d): message %u refused (%s): channel %u, detail 0x%x; %llu refused so "
+      "far",
       static_cast<unsigned long long>(number_), static_cast<int>(peer_.pid),
       action.report.message_number, ErrorName(action.report.rule), action.report.channel,
       action.report.detail, static_cast<unsigned long long>(*refused));

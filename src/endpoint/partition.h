@@ -13,6 +13,7 @@
 #include "bus/server.h"
 #include "bus/server_snapshot.h"
 #include "endpoint/bus_thread.h"
+#include "endpoint/connect_gate.h"
 #include "endpoint/dispatcher.h"
 #include "endpoint/message_port.h"
 #include "endpoint/partition_pages.h"
@@ -59,6 +60,13 @@ class Partition : public std::enable_shared_from_this<Partition> {
   void CarryOut(ServerChannel& channel, channel::BusRequest request);
   void OnRestored(ServerChannel& channel);
   void OnReleased(const ServerGpadls::Released& gpadl);
+
+  // Who is asked when the client wants a channel by name (hvsock). False: it is refused. Without a
+  // handler everything is.
+  using ConnectHandler = std::function<bool(const bus::server::TlConnect&)>;
+  void SetConnectHandler(ConnectHandler handler) { connect_handler_ = std::move(handler); }
+  // kNotConnected: the client has left, or connects anew.
+  [[nodiscard]] Result<void> RefuseConnect(const wire::Guid& endpoint, const wire::Guid& service);
 
   // Handing over (partition_handover.cc). Export: kChannelState when a channel was not saved, and the
   // errors of transport::Link::Export; Resume follows then too.
@@ -169,6 +177,9 @@ class Partition : public std::enable_shared_from_this<Partition> {
   LogLimit refused_;
   LogLimit refused_opens_;
   LogLimit resets_;
+  LogLimit refused_connects_;
+  ConnectHandler connect_handler_;
+  ConnectGate connect_gate_;
 };
 
 }  // namespace kmcl::endpoint

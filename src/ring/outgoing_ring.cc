@@ -105,6 +105,13 @@ Result<bool> OutgoingRing::RequestSpaceBell(std::uint32_t packet_bytes) {
   return true;
 }
 
+Result<std::uint32_t> OutgoingRing::UntakenBytes() {
+  const Result<bool> looked = FindSpace(0);
+  if (!looked) return std::unexpected(looked.error());
+  const std::uint32_t unpublished = Distance(published_, write_, data_bytes_);
+  return data_bytes_ - kUnusedBytes - unpublished - free_bytes_;
+}
+
 void OutgoingRing::WithdrawSpaceBell() {
   if (!space_requested_) return;
   space_requested_ = false;

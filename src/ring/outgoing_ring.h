@@ -82,6 +82,9 @@ class OutgoingRing {
   // Gives up a request. Harmless when there is none.
   void WithdrawSpaceBell();
 
+  // Published bytes whose space the peer has not given back. kRingIndexOutOfRange: as Write.
+  [[nodiscard]] Result<std::uint32_t> UntakenBytes();
+
   std::uint32_t data_bytes() const { return data_bytes_; }
   std::uint32_t maximum_packet_bytes() const { return maximum_packet_bytes_; }
   std::uint32_t write_index() const { return write_; }  // ours; includes what is not published yet
