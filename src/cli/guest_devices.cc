@@ -16,7 +16,7 @@ constexpr GuestDeviceKind kDevices[] = {
     {"echo", &GuestDeviceChoice::echo},         {"heartbeat", &GuestDeviceChoice::heartbeat},
     {"shutdown", &GuestDeviceChoice::shutdown}, {"timesync", &GuestDeviceChoice::timesync},
     {"kvp", &GuestDeviceChoice::kvp},           {"vss", &GuestDeviceChoice::vss},
-    {"fcopy", &GuestDeviceChoice::fcopy},
+    {"fcopy", &GuestDeviceChoice::fcopy},       {"vsock", &GuestDeviceChoice::vsock},
 };
 
 // KMCL calls these; nothing may escape from them, memory shortage included.
@@ -29,13 +29,19 @@ void Guarded(Work work) {
   }
 }
 
-// What follows the name of a device. Only a heartbeat has something there: its milliseconds.
+// What follows the name of a device: a heartbeat may have its milliseconds there, and vsock has the
+// place of the host's sockets.
 bool TakeValue(GuestDeviceChoice& choice, std::string_view device) {
   const auto equals = device.find('=');
+  const bool is_vsock = device.substr(0, equals) == "vsock";
   if (equals == std::string_view::npos) {
-    return true;
+    return !is_vsock;
   }
   const std::string_view value = device.substr(equals + 1);
+  if (is_vsock) {
+    choice.vsock_path = value;
+    return !value.empty();
+  }
   unsigned milliseconds = 0;
   const auto [end, error] =
       std::from_chars(value.data(), value.data() + value.size(), milliseconds);
@@ -85,6 +91,20 @@ GuestDevices::GuestDevices(GuestDeviceOptions options, Report report)
         }
       }),
       choice_(options_.choice) {}
+
+std::expected<void, std::string> GuestDevices::Prepare() { return MakeSockets(choice_); }
+
+std::expected<void, std::string> GuestDevices::MakeSockets(GuestDeviceChoice& choice) const {
+  if (!choice.vsock || choice.sockets) {
+    return {};
+  }
+  auto made = devices::VsockDevice::Create({.path = choice.vsock_path, .times = {}}, report_);
+  if (!made) {
+    return std::unexpected(made.error());
+  }
+  choice.sockets = std::move(*made);
+  return {};
+}
 
 void GuestDevices::Serve(KMCL_ENDPOINT_OPTIONS& endpoint) {
   endpoint.Context = this;
@@ -189,6 +209,9 @@ std::expected<void, NTSTATUS> GuestDevices::Offer(GuestDeviceSet& set, std::stri
   if (name == "vss") {
     return keep(set.vss, devices::FreezeDevice::Offer(bus, partition, options_.vss, Notifying()));
   }
+  if (name == "vsock") {
+    return keep(set.vsock, devices::VsockGuest::Offer(choice.sockets, bus, partition));
+  }
   return keep(set.fcopy, devices::GuestFileCopyDevice::Offer(bus, partition, Notifying()));
 }
 
@@ -218,8 +241,13 @@ void GuestDevices::Retire(const GuestDeviceSet& set) {
   });
   std::map<std::string, KMCL_CHANNEL_COUNTERS> counters;
   GuestDeviceSet::ForEach(set, [&counters](const char* name, const auto& device) {
-    if (device) {
+    if (!device) {
+      return;
+    }
+    if constexpr (requires { counters[name] = device->Revoke(); }) {
       counters[name] = device->Revoke();
+    } else {
+      device->Revoke();
     }
   });
   const std::uint64_t beats = set.heartbeat ? set.heartbeat->Status().beats : 0;
@@ -238,6 +266,15 @@ Json GuestDevices::Summary() const {
   }
   for (const auto& [name, counters] : counters_) {
     object["devices"][name] = ToJson(counters);
+  }
+  if (choice_.sockets) {
+    const devices::VsockStatus status = choice_.sockets->Status();
+    object["devices"]["vsock"] = {{"from_guest", status.from_guest},
+                                  {"from_host", status.from_host},
+                                  {"refused", status.refused},
+                                  {"broken", status.broken},
+                                  {"bytes_to_host", status.bytes_to_host},
+                                  {"bytes_to_guest", status.bytes_to_guest}};
   }
   if (choice_.heartbeat || beats_ > 0) {
     object["heartbeats"] = beats_;

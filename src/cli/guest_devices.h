@@ -29,6 +29,7 @@
 #include "devices/heartbeat.h"
 #include "devices/key_values.h"
 #include "devices/time_sync.h"
+#include "devices/vsock.h"
 
 namespace kmcl::cli {
 
@@ -41,7 +42,11 @@ struct GuestDeviceChoice {
   bool kvp = false;
   bool vss = false;
   bool fcopy = false;
+  bool vsock = false;
   std::optional<std::chrono::milliseconds> heartbeat_interval;
+  std::string vsock_path;
+  // The host's part of vsock, which stays while guests come and go: GuestDevices::MakeSockets.
+  std::shared_ptr<devices::VsockDevice> sockets;
 };
 struct GuestDeviceKind {
   std::string_view name;
@@ -50,8 +55,8 @@ struct GuestDeviceKind {
 std::span<const GuestDeviceKind> GuestDeviceKinds();
 // For help texts: "echo, heartbeat, ...".
 std::string GuestDeviceNames();
-// Adds the devices of a list of names with commas: "echo,heartbeat=100", a value being what the
-// device is made with. The first name that is none, or has a wrong value, comes back.
+// Adds the devices of a list of names with commas: "echo,heartbeat=100,vsock=DIR", a value being
+// what the device is made with. The first name that is none, or has a wrong value, comes back.
 std::expected<void, std::string> AddGuestDevices(GuestDeviceChoice& choice, std::string_view names);
 
 // What one partition is offered at one moment. A device that was not chosen, or could not be
@@ -64,6 +69,7 @@ struct GuestDeviceSet {
   std::shared_ptr<devices::KeyValueDevice> kvp;
   std::shared_ptr<devices::FreezeDevice> vss;
   std::shared_ptr<devices::GuestFileCopyDevice> fcopy;
+  std::shared_ptr<devices::VsockGuest> vsock;
 
   // Calls visit(name, device) for each, also for those that are null.
   template <typename Self, typename Visit>
@@ -75,6 +81,7 @@ struct GuestDeviceSet {
     visit("kvp", set.kvp);
     visit("vss", set.vss);
     visit("fcopy", set.fcopy);
+    visit("vsock", set.vsock);
   }
 };
 
@@ -98,6 +105,8 @@ class GuestDevices {
 
   // Sets the server's callbacks, with this as their context: they are the two functions below.
   void Serve(KMCL_ENDPOINT_OPTIONS& endpoint);
+  // Makes what is there before any guest is, of the devices that were chosen. On failure why.
+  std::expected<void, std::string> Prepare();
   // From the server's PartitionArrived, with its device object, and PartitionGone. The newest
   // partition is the guest.
   void Arrive(PDEVICE_OBJECT device_object, HANDLE partition);
@@ -139,6 +148,7 @@ class GuestDevices {
   std::expected<void, NTSTATUS> Offer(GuestDeviceSet& set, std::string_view name,
                                       const GuestDeviceChoice& choice, const Guest& guest);
   void Retire(const GuestDeviceSet& set);
+  std::expected<void, std::string> MakeSockets(GuestDeviceChoice& choice) const;
   // For the devices: what they say is told, and whoever waits for one looks again.
   Report Notifying();
 

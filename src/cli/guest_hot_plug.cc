@@ -104,6 +104,9 @@ std::expected<void, std::string> GuestDevices::Add(std::string_view device) {
   if (!AddGuestDevices(choice, device)) {
     return Fail(fmt::format("\"{}\" is not how a {} device is made", device, name));
   }
+  if (const auto made = MakeSockets(choice); !made) {
+    return Fail(made.error());
+  }
   change.SetChoice(choice);
   if (!change.has_guest()) {
     return {};
@@ -123,11 +126,16 @@ std::expected<void, std::string> GuestDevices::Remove(std::string_view name) {
   if (!change.begun()) {
     return Fail("the machine is about to end");
   }
-  GuestDeviceChoice choice = change.choice();
+  // Kept to the end, so that what goes with it does so outside of the lock.
+  const GuestDeviceChoice before = change.choice();
+  GuestDeviceChoice choice = before;
   if (kind == nullptr || !(choice.*kind->chosen)) {
     return Fail(fmt::format("the machine has no {} device", name));
   }
   choice.*kind->chosen = false;
+  if (!choice.vsock) {
+    choice.sockets.reset();
+  }
   change.SetChoice(choice);
   if (!change.has_guest()) {
     return {};

@@ -93,6 +93,14 @@ Json StatusOf(const GuestDevices& devices, const GuestDeviceSet& set) {
   if (set.fcopy) {
     services["fcopy"] = ToJson(set.fcopy->Status());
   }
+  if (set.vsock) {
+    const auto status = set.vsock->Status();
+    services["vsock"] = {{"connections", status.connections},
+                         {"from_guest", status.from_guest},
+                         {"from_host", status.from_host},
+                         {"refused", status.refused},
+                         {"broken", status.broken}};
+  }
   return {{"ok", true}, {"connections", devices.arrivals()}, {"services", std::move(services)}};
 }
 

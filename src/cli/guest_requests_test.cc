@@ -247,6 +247,22 @@ TEST(ReportLimit, LeavesOutWhatIsTooMuchAndCountsIt) {
   EXPECT_EQ(limit.Admit(now), 0u);
 }
 
+TEST_F(GuestRequestsTest, TheHostsSocketIsThereAsLongAsItsDevice) {
+  TestGuest guest(server_.address(), devices::kHeartbeatInterface, {.versions = {{3, 0}}});
+  const std::string path = "/tmp/vsock-requests-" + std::to_string(getpid());
+  EXPECT_EQ(Ask(R"({"request": "device-add", "device": "vsock=/no/such/folder/vsock"})")["ok"],
+            false);
+  Json request = {{"request", "device-add"}, {"device", "vsock=" + path}};
+  EXPECT_EQ(Ask(request.dump())["ok"], true);
+  EXPECT_EQ(access(path.c_str(), F_OK), 0);
+  EXPECT_EQ(Ask(request.dump())["ok"], false);
+  EXPECT_EQ(Ask(R"({"request": "device-list"})")["devices"]["vsock"], "offered");
+  EXPECT_EQ(Ask(R"({"request": "status"})")["services"]["vsock"]["connections"], 0);
+  EXPECT_EQ(Ask(R"({"request": "device-remove", "device": "vsock"})")["ok"], true);
+  EXPECT_NE(access(path.c_str(), F_OK), 0);
+  EXPECT_FALSE(Ask(R"({"request": "status"})")["services"].contains("vsock"));
+}
+
 TEST(GuestDeviceChoice, NamesAreThoseOfTheHelp) {
   GuestDeviceChoice choice;
   EXPECT_TRUE(AddGuestDevices(choice, "kvp,echo").has_value());
@@ -255,7 +271,12 @@ TEST(GuestDeviceChoice, NamesAreThoseOfTheHelp) {
   EXPECT_EQ(AddGuestDevices(choice, "echo=3").error(), "echo=3");
   EXPECT_TRUE(AddGuestDevices(choice, "heartbeat=250").has_value());
   EXPECT_EQ(choice.heartbeat_interval, std::chrono::milliseconds(250));
-  EXPECT_EQ(GuestDeviceNames(), "echo, heartbeat, shutdown, timesync, kvp, vss, fcopy");
+  EXPECT_TRUE(AddGuestDevices(choice, "vsock=/tmp/guest,echo").has_value());
+  EXPECT_TRUE(choice.vsock);
+  EXPECT_EQ(choice.vsock_path, "/tmp/guest");
+  EXPECT_EQ(AddGuestDevices(choice, "vsock").error(), "vsock");
+  EXPECT_EQ(AddGuestDevices(choice, "vsock=").error(), "vsock=");
+  EXPECT_EQ(GuestDeviceNames(), "echo, heartbeat, shutdown, timesync, kvp, vss, fcopy, vsock");
 }
 
 }  // namespace

@@ -1,9 +1,11 @@
 // vmbus vm: a machine with a Linux guest.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -72,6 +74,17 @@ Outcome<std::vector<std::byte>> ReadFile(const std::string& path) {
     return Fail(kExitFailure, fmt::format("cannot read all of {}", path));
   }
   return bytes;
+}
+
+// A connection of the guest's takes some descriptors, and 256 of them more than what programs are
+// given to begin with. What the user may not have is not asked for.
+void RaiseDescriptorLimit() {
+  constexpr rlim_t kWanted = 8192;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < kWanted) {
+    limit.rlim_cur = std::min(limit.rlim_max, kWanted);
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
 }
 
 void Say(const std::string& line) { PrintError(line + "\n"); }
@@ -176,6 +189,10 @@ int RunVm(const VmOptions& options) {
   const vmm::Machine* clock = nullptr;
   device_options.timesync.reference_time = [&clock] { return clock->ReferenceTime(); };
   GuestDevices devices(device_options, Say);
+  if (const auto prepared = devices.Prepare(); !prepared) {
+    return fail({kExitFailure, prepared.error()});
+  }
+  RaiseDescriptorLimit();
   KmclEndpointOptionsInit(&plan.bus.endpoint);
   plan.bus.endpoint.MaximumVersion = VersionOf(options.maximum_version);
   devices.Serve(plan.bus.endpoint);
