@@ -302,7 +302,10 @@ bool VsockConnection::SendToHost() {
       host_gone_ = true;
     }
   }
-  unsent_ = {};  // nobody is there to have it
+  if (!unsent_.empty()) {
+    unsent_ = {};  // nobody is there to have it
+    dropped_ = true;
+  }
   return true;
 }
 
@@ -383,7 +386,8 @@ std::uint32_t VsockConnection::Untaken() {
 }
 
 // The guest has closed its direction, and takes nothing of what waits for it: it has closed the
-// socket, most likely. A guest that has not closed may take as long as it likes.
+// socket, most likely. Or it goes on writing to a program that has gone, and does not read that.
+// Any other guest may take as long as it likes.
 std::optional<VsockConnection::Clock::time_point> VsockConnection::LookAfter(
     Clock::time_point now) {
   const bool is_draining = end_sent_ && !end_taken_;
@@ -391,7 +395,7 @@ std::optional<VsockConnection::Clock::time_point> VsockConnection::LookAfter(
   if (is_draining && drained_payload_ == kMostPayload) {
     deadline = now + kLookAgain;
   }
-  if (!guest_end_ || (waiting_.empty() && !is_draining)) {
+  if (!(guest_end_ || dropped_) || (waiting_.empty() && !is_draining)) {
     linger_since_.reset();
     return deadline;
   }
@@ -400,7 +404,8 @@ std::optional<VsockConnection::Clock::time_point> VsockConnection::LookAfter(
     linger_since_ = now;
     linger_untaken_ = untaken;
   } else if (now >= *linger_since_ + settings_.times.linger) {
-    Fail("the guest has closed, and left " + std::to_string(untaken) + " bytes of its ring unread");
+    Fail(std::string(guest_end_ ? "the guest has closed" : "the host's program has gone") +
+         ", and the guest leaves " + std::to_string(untaken) + " bytes of its ring unread");
   }
   const auto until = *linger_since_ + settings_.times.linger;
   return deadline ? std::min(*deadline, until) : until;

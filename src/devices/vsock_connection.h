@@ -39,7 +39,8 @@ struct VsockTimes {
   // all. Nobody tells a host that nobody listens.
   std::chrono::milliseconds patience{5000};
   // How long a guest that has closed its direction may take none of what waits for it. One that
-  // has closed the socket never will, and the two cannot be told apart. Linux waits 8 s itself.
+  // has closed the socket never will, and the two cannot be told apart. Linux waits 8 s itself. The
+  // same for a guest that writes to a program of the host's that has gone, and does not read.
   std::chrono::milliseconds linger{10000};
   // How long the host's listener may leave a connection waiting in its backlog.
   std::chrono::milliseconds connect{2000};
@@ -148,6 +149,7 @@ class VsockConnection {
   bool end_taken_ = false;  // and has taken all that came before
   std::span<const std::byte> unsent_;  // of the guest's packet, in the ring
   bool has_packet_ = false;
+  bool dropped_ = false;               // some of the guest's bytes, as the host's socket had gone
   std::uint32_t unreleased_ = 0;       // ring bytes read since the last release
   std::vector<std::byte> waiting_;     // a packet for which the guest's ring had no room
   std::size_t chunk_ = 0;              // the most bytes of a packet to the guest

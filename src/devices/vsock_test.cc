@@ -325,6 +325,20 @@ TEST_F(Vsock, AGuestThatWritesToAProgramThatHasGoneIsNotStuck) {
   EXPECT_TRUE(AllGone());
 }
 
+TEST_F(Vsock, AGuestThatOnlyWritesLearnsThatTheProgramHasGone) {
+  options_.times.linger = 50ms;
+  Boot();
+  auto [guest, program] = MakePair();
+  EXPECT_EQ(program.Write("unread"), 6U);
+  program.Close();
+  // It never reads, so that only a rescind tells it.
+  const std::string bytes = TestBytes(1 << 20);
+  while (guest->Write(bytes) == bytes.size()) {
+  }
+  EXPECT_TRUE(guest->WaitClosed());
+  EXPECT_TRUE(AllGone());
+}
+
 TEST_F(Vsock, AGuestThatClosesAndLeavesBytesUnreadIsGivenUp) {
   options_.times.linger = 50ms;
   Boot();

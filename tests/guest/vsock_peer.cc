@@ -140,13 +140,19 @@ int ConnectUnix(const std::string& path) {
   return made;
 }
 
-int ConnectVsock(const Address& to) {
+int ConnectVsock(const Address& to, bool is_small) {
   const sockaddr_vm address = VsockAddress(to.cid, to.port);
   const int made = Check(socket(AF_VSOCK, SOCK_STREAM, 0), "socket");
   // Two seconds, which are the default, are little in an emulated machine.
   const timeval timeout{.tv_sec = 60, .tv_usec = 0};
   Check(setsockopt(made, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT_OLD, &timeout, sizeof(timeout)),
         "SO_VM_SOCKETS_CONNECT_TIMEOUT");
+  if (is_small) {
+    // Rings as small as Linux makes them: they need no memory in one piece.
+    const int bytes = 4096;
+    Check(setsockopt(made, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)), "SO_SNDBUF");
+    Check(setsockopt(made, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes)), "SO_RCVBUF");
+  }
   Check(connect(made, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), "connect");
   return made;
 }
@@ -198,7 +204,7 @@ std::vector<int> Open(const std::string& text, std::size_t count) {
     return sockets;
   }
   while (sockets.size() < count) {
-    sockets.push_back(address.kind == "vsock"   ? ConnectVsock(address)
+    sockets.push_back(address.kind == "vsock"   ? ConnectVsock(address, count > 1)
                       : address.kind == "guest" ? ConnectGuest(address)
                                                 : ConnectUnix(address.path));
   }
