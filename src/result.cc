@@ -100,6 +100,8 @@ const char* ErrorName(Error error) {
       return "OutOfMemory";
     case Error::kOutOfDescriptors:
       return "OutOfDescriptors";
+    case Error::kMemorySlotMoved:
+      return "MemorySlotMoved";
     case Error::kKvmUnsupported:
       return "KvmUnsupported";
     case Error::kSystemCall:

@@ -70,6 +70,7 @@ enum class Error : unsigned char {
   kPeerGone,                 // the other process closed the connection or died
   kOutOfMemory,
   kOutOfDescriptors,
+  kMemorySlotMoved,          // a machine's memory slot is gone or elsewhere while it is in use
   kKvmUnsupported,           // KVM lacks a capability that is needed; logged where it was missed
   kSystemCall,               // an unexpected failure of the system; logged where it happened
 

@@ -28,7 +28,8 @@
  *     of KVM_X86_SET_MSR_FILTER and the reasons of KVM_CAP_X86_USER_SPACE_MSR; in the kernel the
  *     routing of KVM_SET_GSI_ROUTING, which is KVM's first one for the PICs and the I/O APIC (all in
  *     the kernel) with one line from 24 on for each vCPU.
- *   * The memory slots stay as they were given, and so does the size of their files.
+ *   * The memory slots stay as they were given, and so does the size of their files. More of them may
+ *     come (KmclKvmUpdateSlots). What a guest describes that stands in no slot is refused.
  *   * The guest runs in 64-bit mode when it makes hypercalls. Clients below version 2.4 are not served.
  *
  * The partition. It arrives when the guest has agreed on a version for the first time after
@@ -102,6 +103,18 @@ VOID KmclKvmOptionsInit(PKMCL_KVM_OPTIONS Options);
 NTSTATUS KmclKvmServerCreate(const KMCL_KVM_OPTIONS *Options,
                              const KMCL_ENDPOINT_OPTIONS *EndpointOptions, KMCL_SERVER *Server,
                              KMCL_KVM *Kvm);
+
+/* The machine has been given more memory: all its slots as they are now, in any order. Those that it had
+ * are to be among them, as they were: the bus has them in use. Any thread.
+ *   STATUS_SUCCESS
+ *   STATUS_INVALID_PARAMETER_1     Kvm is NULL.
+ *   STATUS_INVALID_PARAMETER_2     SlotCount is 0.
+ *   STATUS_INVALID_PARAMETER_3     Slots is NULL; slots overlap, or are not part of their file.
+ *   STATUS_NOT_SUPPORTED           a slot is gone, or elsewhere in the guest or in its file, or of
+ *                                  another size; the log names it. Nothing has changed.
+ *   STATUS_DATA_ERROR              as KmclKvmServerCreate has it, and so are
+ *   STATUS_INSUFFICIENT_RESOURCES, STATUS_UNSUCCESSFUL. */
+NTSTATUS KmclKvmUpdateSlots(KMCL_KVM Kvm, ULONG SlotCount, const KMCL_KVM_SLOT *Slots);
 
 /* Makes of a vCPU's CPUID list (from KVM_GET_SUPPORTED_CPUID) that of a guest of Hyper-V, for
  * KVM_SET_CPUID2: sets CPUID.1:ECX[31], takes every leaf from 0x40000000 to 0x4FFFFFFF out (KVM's own

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <memory>
 #include <new>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -55,16 +56,20 @@ NTSTATUS MachineStatusOf(Error error) {
   return error == Error::kFieldOutOfRange ? STATUS_INVALID_PARAMETER_1 : StatusOf(error);
 }
 
-NTSTATUS Create(const KMCL_KVM_OPTIONS& options, const KMCL_ENDPOINT_OPTIONS& endpoint_options,
-                KMCL_SERVER* server, KMCL_KVM* kvm) {
+std::vector<transport::kvm::MemorySlot> SlotsOf(std::span<const KMCL_KVM_SLOT> given) {
   std::vector<transport::kvm::MemorySlot> slots;
-  for (ULONG index = 0; index < options.SlotCount; ++index) {
-    const KMCL_KVM_SLOT& slot = options.Slots[index];
+  for (const KMCL_KVM_SLOT& slot : given) {
     slots.push_back({.guest_address = slot.GuestAddress,
                      .bytes = slot.Bytes,
                      .fd = slot.Descriptor,
                      .offset = slot.Offset});
   }
+  return slots;
+}
+
+NTSTATUS Create(const KMCL_KVM_OPTIONS& options, const KMCL_ENDPOINT_OPTIONS& endpoint_options,
+                KMCL_SERVER* server, KMCL_KVM* kvm) {
+  const auto slots = SlotsOf({options.Slots, options.SlotCount});
   auto machine = transport::kvm::Machine::Create(
       {.kvm = options.Kvm,
        .vm = options.Vm,
@@ -134,6 +139,20 @@ NTSTATUS KmclKvmEditCpuid(KMCL_KVM Kvm, struct kvm_cpuid_entry2* Entries, ULONG*
     if (*Count > Capacity) return STATUS_BUFFER_TOO_SMALL;
     std::ranges::copy(entries, Entries);
     return STATUS_SUCCESS;
+  } catch (const std::bad_alloc&) {
+    return STATUS_INSUFFICIENT_RESOURCES;
+  }
+}
+
+NTSTATUS KmclKvmUpdateSlots(KMCL_KVM Kvm, ULONG SlotCount, const KMCL_KVM_SLOT* Slots) {
+  if (Kvm == nullptr) return STATUS_INVALID_PARAMETER_1;
+  if (SlotCount == 0) return STATUS_INVALID_PARAMETER_2;
+  if (Slots == nullptr) return STATUS_INVALID_PARAMETER_3;
+  try {
+    const auto updated = Kvm->machine->UpdateSlots(SlotsOf({Slots, SlotCount}));
+    if (updated) return STATUS_SUCCESS;
+    return updated.error() == Error::kFieldOutOfRange ? STATUS_INVALID_PARAMETER_3
+                                                      : StatusOf(updated.error());
   } catch (const std::bad_alloc&) {
     return STATUS_INSUFFICIENT_RESOURCES;
   }

@@ -61,6 +61,9 @@ TEST_F(KvmArguments, EachIsNamedByItsNumber) {
   EXPECT_EQ(KmclKvmStart(nullptr), STATUS_INVALID_PARAMETER_1);
   UINT64 time = 0;
   EXPECT_EQ(KmclKvmReferenceTime(nullptr, &time), STATUS_INVALID_PARAMETER_1);
+  KMCL_KVM_COUNTERS counters{};
+  EXPECT_EQ(KmclKvmQueryCounters(nullptr, &counters), STATUS_INVALID_PARAMETER_1);
+  EXPECT_EQ(KmclKvmUpdateSlots(nullptr, 1, &slot), STATUS_INVALID_PARAMETER_1);
   EXPECT_FALSE(KmclKvmHandleExit(nullptr, 0, nullptr));
   KmclKvmReset(nullptr);
   KmclKvmDestroy(nullptr);
@@ -150,6 +153,32 @@ TEST_F(KvmLife, IsMadeStartedResetAndEndedWithoutAGuest) {
   UINT64 after = before;
   while (after == before) ASSERT_EQ(KmclKvmReferenceTime(kvm, &after), STATUS_SUCCESS);
   EXPECT_GT(after, before);
+  KMCL_KVM_COUNTERS counters{};
+  EXPECT_EQ(KmclKvmQueryCounters(kvm, nullptr), STATUS_INVALID_PARAMETER_2);
+  EXPECT_EQ(KmclKvmQueryCounters(kvm, &counters), STATUS_INVALID_PARAMETER_2);
+  counters.Size = sizeof counters;
+  ASSERT_EQ(KmclKvmQueryCounters(kvm, &counters), STATUS_SUCCESS);
+  EXPECT_TRUE(counters.Synic == KMCL_KVM_SYNIC_KERNEL || counters.Synic == KMCL_KVM_SYNIC_USER);
+  EXPECT_EQ(counters.Messages + counters.Signals + counters.Refused + counters.ChannelsInKernel,
+            0u);
+
+  const Descriptor more(memfd_create("kmcl-test-more", MFD_CLOEXEC));
+  ASSERT_EQ(ftruncate(more.get(), kMemoryBytes), 0);
+  std::array slots{slot, KMCL_KVM_SLOT{.GuestAddress = kMemoryBytes,
+                                       .Bytes = kMemoryBytes,
+                                       .Descriptor = more.get(),
+                                       .Offset = 0}};
+  EXPECT_EQ(KmclKvmUpdateSlots(kvm, 0, slots.data()), STATUS_INVALID_PARAMETER_2);
+  EXPECT_EQ(KmclKvmUpdateSlots(kvm, 1, nullptr), STATUS_INVALID_PARAMETER_3);
+  EXPECT_EQ(KmclKvmUpdateSlots(kvm, 1, &slots[1]), STATUS_NOT_SUPPORTED);
+  slots[1].GuestAddress -= 4096;
+  EXPECT_EQ(KmclKvmUpdateSlots(kvm, 2, slots.data()), STATUS_INVALID_PARAMETER_3);
+  slots[1].GuestAddress += 4096;
+  slots[1].Descriptor = kvm_file.get();
+  EXPECT_EQ(KmclKvmUpdateSlots(kvm, 2, slots.data()), STATUS_DATA_ERROR);
+  slots[1].Descriptor = more.get();
+  EXPECT_EQ(KmclKvmUpdateSlots(kvm, 2, slots.data()), STATUS_SUCCESS);
+
   kvm_run run{};
   run.exit_reason = KVM_EXIT_HLT;
   EXPECT_FALSE(KmclKvmHandleExit(kvm, 0, &run));

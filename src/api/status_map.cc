@@ -48,6 +48,7 @@ NTSTATUS StatusOf(Error error) {
     case Error::kCallbackFailed:
       return STATUS_UNSUCCESSFUL;
     case Error::kMemoryNotShared:
+    case Error::kMemorySlotMoved:
     case Error::kKvmUnsupported:
       return STATUS_NOT_SUPPORTED;
     case Error::kNoBus:

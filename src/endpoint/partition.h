@@ -176,6 +176,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   bool holding_ = false;   // imported, and not ours yet
   LogLimit refused_;
   LogLimit refused_opens_;
+  LogLimit refused_gpadls_;
   LogLimit resets_;
   LogLimit refused_connects_;
   ConnectHandler connect_handler_;

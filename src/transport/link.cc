@@ -15,6 +15,10 @@ Result<Transfer> Link::Export() const { return std::unexpected(Error::kSaveUnsup
 void Link::OnContact(wire::ProcessorIndex) {}
 void Link::ListenTo(wire::ChannelId, bool) {}
 
+std::optional<wire::PageNumber> Link::FirstMissing(std::span<const wire::PageNumber>) const {
+  return std::nullopt;
+}
+
 Result<Transfer> Listener::Export() const { return std::unexpected(Error::kSaveUnsupported); }
 
 Result<std::unique_ptr<Listener>> Listen(const std::string& address) {

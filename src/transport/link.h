@@ -81,9 +81,9 @@ class BellInbox {
   // ever after the first bell, so poll and level-triggered epolls do not wait on it. Never read it.
   // Take it out of the epoll before the link goes: the peer may keep the file open.
   virtual int fd() const = 0;
-  // Takes all bells that wait, without a system call, but for those that a kernel rings. A bell rung during the call is seen now or is
-  // an edge after it. Call it after epoll_wait has said so, or at any time to poll; then an edge
-  // may come that finds nothing.
+  // Takes all bells that wait, without a system call, but for those that a kernel rings. A bell
+  // rung during the call is seen now or is an edge after it. Call it after epoll_wait has said so,
+  // or at any time to poll; then an edge may come that finds nothing.
   virtual ChannelSet Collect() = 0;
 };
 
@@ -148,6 +148,11 @@ class Link {
   // Refuses a geometry that is not two rings (kRingGeometry).
   [[nodiscard]] virtual Result<RingMapping> MapRings(std::span<const wire::PageNumber> pages,
                                                      std::uint32_t downstream_page) = 0;
+
+  // The first of these that the client's memory does not have, where that can be told without
+  // mapping them; else nothing, and Map says it. Any thread.
+  virtual std::optional<wire::PageNumber> FirstMissing(
+      std::span<const wire::PageNumber> pages) const;
 
   // Pages that follow each other, in a standing view that lives as long as the link: no system call
   // but when the memory has grown. nullptr when they do not exist or no view reaches them; Map then

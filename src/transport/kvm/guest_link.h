@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "transport/kvm/guest_bus.h"
 #include "transport/link.h"
@@ -31,6 +32,10 @@ class GuestLink final : public Link {
   Result<Mapping> Map(std::span<const wire::PageNumber> pages) override;
   Result<RingMapping> MapRings(std::span<const wire::PageNumber> pages,
                                std::uint32_t downstream_page) override;
+  std::optional<wire::PageNumber> FirstMissing(
+      std::span<const wire::PageNumber> pages) const override {
+    return bus_->memory_.FirstMissing(pages);
+  }
   std::byte* Window(wire::PageNumber first, std::uint64_t count) override;
 
   // One for each virtual processor.

@@ -11,6 +11,7 @@
 #include <limits>
 #include <utility>
 
+#include "log.h"
 #include "transport/memory_region.h"
 
 namespace kmcl::transport::kvm {
@@ -19,8 +20,7 @@ namespace {
 constexpr std::uint64_t kPageBytes = wire::kPageBytes;
 
 // A slot's file must have all of its pages, in a size that can be shown one by one.
-Result<void> CheckFile(const MemorySlot& slot) {
-  struct stat status{};
+Result<void> CheckFile(const MemorySlot& slot, struct stat& status) {
   struct statfs file_system{};
   if (fstat(slot.fd, &status) != 0 || fstatfs(slot.fd, &file_system) != 0) {
     return std::unexpected(MemoryErrorFromErrno("fstat"));
@@ -40,42 +40,91 @@ Result<void> CheckFile(const MemorySlot& slot) {
 }  // namespace
 
 Result<std::unique_ptr<GuestMemory>> GuestMemory::Create(std::span<const MemorySlot> slots) {
-  if (slots.empty()) return std::unexpected(Error::kFieldOutOfRange);
   std::unique_ptr<GuestMemory> memory(new GuestMemory);
-  for (const MemorySlot& slot : slots) {
-    if (slot.bytes == 0 || (slot.guest_address | slot.bytes | slot.offset) % kPageBytes != 0 ||
-        slot.bytes > std::numeric_limits<std::uint64_t>::max() - slot.guest_address) {
-      return std::unexpected(Error::kFieldOutOfRange);
-    }
-    if (const auto checked = CheckFile(slot); !checked) return std::unexpected(checked.error());
-    Descriptor file(fcntl(slot.fd, F_DUPFD_CLOEXEC, 0));
-    if (!file) return std::unexpected(MemoryErrorFromErrno("duplicating"));
-    void* const base = mmap(nullptr, slot.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-                            file.get(), static_cast<off_t>(slot.offset));
-    if (base == MAP_FAILED) return std::unexpected(MemoryErrorFromErrno("mmap"));
-    memory->slots_.push_back({.first = slot.guest_address / kPageBytes,
-                              .count = slot.bytes / kPageBytes,
-                              .file = std::move(file),
-                              .file_first = slot.offset / kPageBytes,
-                              .window = Mapping(static_cast<std::byte*>(base), slot.bytes)});
-    // A core dump would otherwise hold the whole guest.
-    (void)madvise(base, slot.bytes, MADV_DONTDUMP);
-  }
-  std::ranges::sort(memory->slots_, {}, &Slot::first);
-  for (std::size_t index = 1; index < memory->slots_.size(); ++index) {
-    const Slot& before = memory->slots_[index - 1];
-    if (before.first + before.count > memory->slots_[index].first) {
-      return std::unexpected(Error::kFieldOutOfRange);
-    }
-  }
+  if (const auto set = memory->Update(slots); !set) return std::unexpected(set.error());
   return memory;
 }
 
+Result<std::shared_ptr<const GuestMemory::Slot>> GuestMemory::Make(const MemorySlot& slot) {
+  if (slot.bytes == 0 || (slot.guest_address | slot.bytes | slot.offset) % kPageBytes != 0 ||
+      slot.bytes > std::numeric_limits<std::uint64_t>::max() - slot.guest_address) {
+    return std::unexpected(Error::kFieldOutOfRange);
+  }
+  struct stat status{};
+  if (const auto checked = CheckFile(slot, status); !checked) {
+    return std::unexpected(checked.error());
+  }
+  auto made = std::make_shared<Slot>();
+  made->first = slot.guest_address / kPageBytes;
+  made->count = slot.bytes / kPageBytes;
+  made->file_first = slot.offset / kPageBytes;
+  made->device = status.st_dev;
+  made->inode = status.st_ino;
+  made->file = Descriptor(fcntl(slot.fd, F_DUPFD_CLOEXEC, 0));
+  if (!made->file) return std::unexpected(MemoryErrorFromErrno("duplicating"));
+  void* const base = mmap(nullptr, slot.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+                          made->file.get(), static_cast<off_t>(slot.offset));
+  if (base == MAP_FAILED) return std::unexpected(MemoryErrorFromErrno("mmap"));
+  made->window = Mapping(static_cast<std::byte*>(base), slot.bytes);
+  // A core dump would otherwise hold the whole guest.
+  (void)madvise(base, slot.bytes, MADV_DONTDUMP);
+  return made;
+}
+
+Result<void> GuestMemory::Update(std::span<const MemorySlot> slots) {
+  if (slots.empty()) return std::unexpected(Error::kFieldOutOfRange);
+  MutexLock lock(mutex_);
+  const Slots* const before = current_.load(std::memory_order_relaxed);
+  auto after = std::make_unique<Slots>();
+  for (const MemorySlot& slot : slots) {
+    auto made = Make(slot);
+    if (!made) return std::unexpected(made.error());
+    after->push_back(*std::move(made));
+  }
+  std::ranges::sort(*after, {}, [](const auto& slot) { return slot->first; });
+  for (std::size_t index = 1; index < after->size(); ++index) {
+    const Slot& lower = *(*after)[index - 1];
+    if (lower.first + lower.count > (*after)[index]->first) {
+      return std::unexpected(Error::kFieldOutOfRange);
+    }
+  }
+  // One that stays is the one that it was: its window is in use.
+  for (std::size_t index = 0; before != nullptr && index < before->size(); ++index) {
+    const auto& old = (*before)[index];
+    const auto same = std::ranges::find_if(*after, [&](const auto& slot) {
+      return slot->first == old->first && slot->count == old->count &&
+             slot->file_first == old->file_first && slot->device == old->device &&
+             slot->inode == old->inode;
+    });
+    if (same == after->end()) {
+      Log(LogLevel::kError,
+          "kvm: the memory slot at 0x%llx (%llu bytes) is in use, and has to stay",
+          static_cast<unsigned long long>(old->first * kPageBytes),
+          static_cast<unsigned long long>(old->count * kPageBytes));
+      return std::unexpected(Error::kMemorySlotMoved);
+    }
+    *same = old;
+  }
+  current_.store(after.get(), std::memory_order_release);
+  all_.push_back(std::move(after));
+  return {};
+}
+
 const GuestMemory::Slot* GuestMemory::Find(std::uint64_t page) const {
-  const auto after = std::ranges::upper_bound(slots_, page, {}, &Slot::first);
-  if (after == slots_.begin()) return nullptr;
-  const Slot& slot = *std::prev(after);
+  const Slots& slots = *current_.load(std::memory_order_acquire);
+  const auto after =
+      std::ranges::upper_bound(slots, page, {}, [](const auto& slot) { return slot->first; });
+  if (after == slots.begin()) return nullptr;
+  const Slot& slot = **std::prev(after);
   return page - slot.first < slot.count ? &slot : nullptr;
+}
+
+std::optional<wire::PageNumber> GuestMemory::FirstMissing(
+    std::span<const wire::PageNumber> pages) const {
+  for (const wire::PageNumber page : pages) {
+    if (Find(std::to_underlying(page)) == nullptr) return page;
+  }
+  return std::nullopt;
 }
 
 Result<Mapping> GuestMemory::MapSequence(std::span<const wire::PageNumber> sequence,

@@ -1,5 +1,7 @@
 #include "transport/kvm/guest_memory.h"
 
+#include <fcntl.h>
+
 #include <limits>
 
 #include "transport/kvm/guest_test_support.h"
@@ -96,6 +98,47 @@ TEST(GuestMemory, SlotsThatDoNotFitAreRefused) {
   EXPECT_EQ(error_of({{0, 4096, pipe_ends[0], 0}}), Error::kMemoryKind);
   close(pipe_ends[0]);
   close(pipe_ends[1]);
+}
+
+TEST(GuestMemory, SlotsMayComeButNotMoveOrGo) {
+  TestMemory guest;
+  const Descriptor other = MakeMemoryFile(16);
+  const int fd = guest.file.get();
+  const MemorySlot low{.guest_address = 0, .bytes = 16 * 4096, .fd = fd, .offset = 8 * 4096};
+  const MemorySlot high{.guest_address = 32 * 4096, .bytes = 8 * 4096, .fd = fd, .offset = 0};
+  const MemorySlot more{.guest_address = 16 * 4096, .bytes = 4 * 4096, .fd = other.get()};
+  const auto update = [&](std::initializer_list<MemorySlot> slots) {
+    const auto updated = guest.memory->Update(std::vector(slots));
+    return updated ? Error{} : updated.error();
+  };
+  std::byte* const window = guest.memory->Window(wire::PageNumber{0}, 16);
+  EXPECT_EQ(guest.memory->FirstMissing(PageNumbers({0, 39, 16, 17})), wire::PageNumber{16});
+
+  EXPECT_EQ(update({}), Error::kFieldOutOfRange);
+  EXPECT_EQ(update({low}), Error::kMemorySlotMoved);
+  MemorySlot moved = high;
+  moved.guest_address += 4096;
+  EXPECT_EQ(update({low, moved}), Error::kMemorySlotMoved);
+  moved = high;
+  moved.offset = 16 * 4096;
+  EXPECT_EQ(update({low, moved}), Error::kMemorySlotMoved);
+  moved = high;
+  moved.fd = other.get();
+  EXPECT_EQ(update({low, moved}), Error::kMemorySlotMoved);
+  moved = more;
+  moved.guest_address = 15 * 4096;
+  EXPECT_EQ(update({low, high, moved}), Error::kFieldOutOfRange);
+  EXPECT_EQ(guest.memory->Window(wire::PageNumber{16}, 1), nullptr);
+
+  // Named by another descriptor it is still the same file.
+  const Descriptor again(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  MemorySlot same = low;
+  same.fd = again.get();
+  EXPECT_EQ(update({more, high, same}), Error{});
+  EXPECT_EQ(guest.memory->Window(wire::PageNumber{0}, 16), window);
+  EXPECT_NE(guest.memory->Window(wire::PageNumber{16}, 4), nullptr);
+  EXPECT_FALSE(guest.memory->FirstMissing(PageNumbers({0, 39, 16, 17})).has_value());
+  EXPECT_TRUE(guest.memory->Map(PageNumbers({15, 16, 39})).has_value());
 }
 
 }  // namespace

@@ -52,6 +52,11 @@ class Machine final : public Hardware {
   // Before any processor runs. kSystemCall.
   [[nodiscard]] Result<void> Start();
 
+  // GuestMemory::Update. Any thread.
+  [[nodiscard]] Result<void> UpdateSlots(std::span<const MemorySlot> slots) {
+    return memory_->Update(slots);
+  }
+
   // On the processor's thread. True: done, run it again.
   bool HandleExit(std::uint32_t processor, kvm_run& run);
 

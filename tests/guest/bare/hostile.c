@@ -32,6 +32,19 @@ static void open_steady(void) {
     fail("the echo channel does not open", 0);
 }
 
+// Pages that are none are refused at once, and in a list that begins with good ones.
+static void describe_no_memory(void) {
+  const struct offer* const offer = find_offer(ECHO_CLASS);
+  if (offer == NULL) fail("there is no echo device", 0);
+  const uint8_t* const beyond = (const uint8_t*)0xF0000000;
+  post_gpadl(offer->channel, STEADY_GPADL - 1, beyond, 4);
+  await_message(GPADL_CREATED, 12, STEADY_GPADL - 1);
+  if (word_of(last_message, 16) == 0) fail("a page that is none was taken", (uint64_t)beyond);
+  post_gpadl(offer->channel, STEADY_GPADL - 1, steady_rings, 4);
+  await_message(GPADL_CREATED, 12, STEADY_GPADL - 1);
+  if (word_of(last_message, 16) != 0) fail("a page that is one was not taken", 0);
+}
+
 static void use_steady(void) {
   static uint8_t sent[512];
   static uint8_t received[sizeof sent];
@@ -350,6 +363,7 @@ void guest_main(const char* command_line) {
   seed_random(seed);
   set_up_hyperv();
   connect_bus(version);
+  describe_no_memory();
   open_steady();
   print("connected\n");
   for (uint64_t number = 0; attacks != 0 ? number < attacks : !is_calm || !key_pressed();
