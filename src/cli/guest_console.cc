@@ -16,6 +16,10 @@ namespace {
 
 constexpr unsigned char kCommandKey = 0x01;  // Ctrl-A
 
+// The one terminal that standard input can be, as it was; written before the flag is set.
+termios terminal_before{};
+std::atomic<bool> terminal_is_raw{false};
+
 }  // namespace
 
 Outcome<std::unique_ptr<GuestConsole>> GuestConsole::Open(const std::string& where,
@@ -67,7 +71,9 @@ Outcome<void> GuestConsole::StartInput(std::function<bool(std::span<const std::b
   }
   termios settings{};
   if (tcgetattr(STDIN_FILENO, &settings) == 0) {
-    terminal_ = settings;
+    has_terminal_ = true;
+    terminal_before = settings;
+    terminal_is_raw.store(true);
     cfmakeraw(&settings);
     settings.c_oflag |= OPOST;  // what the host says ends its lines as ever
     (void)tcsetattr(STDIN_FILENO, TCSANOW, &settings);
@@ -88,9 +94,12 @@ void GuestConsole::StopInput() {
     close(stop_);
     stop_ = -1;
   }
-  if (terminal_) {
-    (void)tcsetattr(STDIN_FILENO, TCSANOW, &*terminal_);
-    terminal_.reset();
+  RestoreTerminal();
+}
+
+void GuestConsole::RestoreTerminal() {
+  if (terminal_is_raw.exchange(false)) {
+    (void)tcsetattr(STDIN_FILENO, TCSANOW, &terminal_before);
   }
 }
 
@@ -126,7 +135,7 @@ std::optional<std::string> GuestConsole::Interpret(std::span<const std::byte> by
   std::string for_guest;
   for (const std::byte byte : bytes) {
     const auto character = std::to_integer<unsigned char>(byte);
-    if (!terminal_) {
+    if (!has_terminal_) {
       for_guest.push_back(static_cast<char>(character));  // a pipe has no keys
     } else if (after_key_) {
       after_key_ = false;

@@ -42,6 +42,10 @@ class GuestConsole {
   // as before.
   void StopInput();
 
+  // The terminal as before, if it is raw: for a process that ends on the spot, also in a handler of
+  // a signal.
+  static void RestoreTerminal();
+
  private:
   GuestConsole() = default;
   void ReadInput();
@@ -53,8 +57,8 @@ class GuestConsole {
   bool is_stdio_ = false;
   std::atomic<bool> abandoned_{false};
 
-  int stop_ = -1;  // an eventfd
-  std::optional<termios> terminal_;
+  int stop_ = -1;              // an eventfd
+  bool has_terminal_ = false;  // whose keys mean something
   std::function<bool(std::span<const std::byte>)> input_;
   std::function<void()> leave_;
   std::thread reader_;

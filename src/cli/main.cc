@@ -18,6 +18,7 @@ Exit codes:
   2    the command line makes no sense
   3    the bus cannot be reached, or the other end has gone
   4    the guest was reset, and was not to be started again
+  5    the machine made a system call that it may not make
   130  interrupted with Ctrl-C
 
 Example:

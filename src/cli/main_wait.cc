@@ -29,7 +29,9 @@ MainWait::MainWait() {
 void MainWait::Wake() {
   // Empty on purpose: whoever changed the condition before this cannot fall between the main
   // thread's look at it and its sleep.
-  { const std::lock_guard lock(mutex_); }
+  {
+    const std::lock_guard lock(mutex_);
+  }
   changed_.notify_all();
 }
 
@@ -39,6 +41,9 @@ void MainWait::TakeSignals() {
   interrupted_.store(true, std::memory_order_release);
   Wake();
   sigwait(&taken_, &number);
+  if (void (*const call)() = before_leaving_.load(); call != nullptr) {
+    call();
+  }
   _exit(kExitInterrupted);
 }
 

@@ -39,6 +39,9 @@ class MainWait {
     return changed_.wait_until(lock, deadline, [&] { return ready() || interrupted(); });
   }
 
+  // To be called, on the thread that takes signals, when the second one leaves at once.
+  void BeforeLeaving(void (*call)()) { before_leaving_.store(call); }
+
   // The signal mask that the process was started with, for children.
   const sigset_t& original_mask() const { return original_mask_; }
 
@@ -49,6 +52,7 @@ class MainWait {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::atomic<bool> interrupted_{false};
+  std::atomic<void (*)()> before_leaving_{nullptr};
   sigset_t taken_{};
   sigset_t original_mask_{};
 };

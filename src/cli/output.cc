@@ -41,15 +41,23 @@ void JsonSink::Emit(const Json& object) const {
   if (print) {
     Print(line);
   }
-  if (!file.empty()) {
-    const int descriptor = open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  JsonSink opened = *this;
+  if (!file.empty() && opened.Open()) {
+    WriteAll(opened.descriptor, line);
+    if (descriptor < 0) {
+      close(opened.descriptor);
+    }
+  }
+}
+
+bool JsonSink::Open() {
+  if (!file.empty() && descriptor < 0) {
+    descriptor = open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (descriptor < 0) {
       PrintError(fmt::format("vmbus: cannot write {}: {}\n", file, std::strerror(errno)));
-      return;
     }
-    WriteAll(descriptor, line);
-    close(descriptor);
   }
+  return file.empty() || descriptor >= 0;
 }
 
 bool UseColour() {

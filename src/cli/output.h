@@ -19,10 +19,14 @@ void PrintError(std::string_view text);
 
 // Where a command's JSON object goes, besides or instead of its text.
 struct JsonSink {
-  bool print = false;  // on standard output, instead of text
-  std::string file;    // and into this file, unless empty
+  bool print = false;   // on standard output, instead of text
+  std::string file;     // and into this file, unless empty
+  int descriptor = -1;  // of that file, after Open
 
   bool text() const { return !print; }
+  // Opens and empties the file already, for a process that later may not. False, with a message on
+  // standard error, when that fails. The descriptor stays open.
+  bool Open();
   // One line. Strings that are not UTF-8 get replacement characters.
   void Emit(const Json& object) const;
 };

@@ -21,6 +21,8 @@
 #include "cli/main_wait.h"
 #include "cli/outcome.h"
 #include "cli/output.h"
+#include "devices/sha256.h"
+#include "vmm/call_filter.h"
 #include "vmm/machine.h"
 
 namespace kmcl::cli {
@@ -39,6 +41,7 @@ struct VmOptions {
   std::string control;  // empty: no socket
   std::string maximum_version;
   std::string synic = "auto";
+  bool no_seccomp = false;
 };
 
 // The whole of a file.
@@ -158,9 +161,29 @@ Json Describe(const KMCL_KVM_COUNTERS& counters) {
           {"refused", counters.Refused}};
 }
 
+// From here on nothing is opened. Everything else of this process, the guest's CPUs first, runs
+// without the calls that are taken from it.
+Outcome<void> GiveUpCalls() {
+  static_assert(vmm::kForbiddenCallExit == kExitForbidden);
+  if (!vmm::CanRestrictCalls()) {
+    PrintError("built with sanitizers: the machine's system calls are not filtered\n");
+    return {};
+  }
+  // The library behind the digests reads its settings from files when it is used for the first time.
+  (void)devices::Sha256().Finish();
+  if (const auto restricted = vmm::RestrictCalls(&GuestConsole::RestoreTerminal); !restricted) {
+    return Fail(kExitFailure, restricted.error() + " (--no-seccomp runs without)");
+  }
+  return {};
+}
+
 int RunVm(const VmOptions& options) {
+  JsonSink json = options.json;
+  if (!json.Open()) {
+    return kExitFailure;
+  }
   const auto fail = [&](const Failure& failure, const Json& details = Json::object()) {
-    return ReportFailure("vm", options.json, failure, details);
+    return ReportFailure("vm", json, failure, details);
   };
   vmm::MachinePlan plan;
   plan.memory_bytes = options.memory_bytes;
@@ -178,7 +201,7 @@ int RunVm(const VmOptions& options) {
     }
     plan.initrd = std::move(*initrd);
   }
-  auto console = GuestConsole::Open(options.console, !options.json.text());
+  auto console = GuestConsole::Open(options.console, !json.text());
   if (!console) {
     return fail(console.error());
   }
@@ -205,8 +228,8 @@ int RunVm(const VmOptions& options) {
   std::unique_ptr<ControlSocket> control;
   if (!options.control.empty()) {
     auto listening =
-        ControlSocket::Listen(options.control, [&devices](const Json& request, int descriptor) {
-          return AnswerGuestRequest(devices, request, descriptor);
+        ControlSocket::Listen(options.control, [&devices](const ControlSocket::Request& request) {
+          return AnswerGuestRequest(devices, request);
         });
     if (!listening) {
       return fail(listening.error());
@@ -218,6 +241,12 @@ int RunVm(const VmOptions& options) {
           [&] { (*machine)->Stop(); });
       !started) {
     return fail(started.error());
+  }
+  MainWait::Get().BeforeLeaving(&GuestConsole::RestoreTerminal);
+  if (!options.no_seccomp) {
+    if (const auto given_up = GiveUpCalls(); !given_up) {
+      return fail(given_up.error());
+    }
   }
   Running running(**machine, options.no_reboot);
   const vmm::MachineEnd end = running.Wait();
@@ -244,7 +273,7 @@ int RunVm(const VmOptions& options) {
   }
   Json object = {{"command", "vm"}, {"ok", true}};
   object.update(details);
-  options.json.Emit(object);
+  json.Emit(object);
   PrintError(end == vmm::MachineEnd::kReset
                  ? fmt::format("the guest was reset: {}\n", (*machine)->cause())
                  : std::string("the guest powered off\n"));
@@ -292,9 +321,13 @@ void AddVm(CLI::App& app, Command& chosen) {
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "kernel", "user"}));
   vm->add_flag("--no-reboot", options->no_reboot, "End when the guest resets itself");
+  vm->add_flag("--no-seccomp", options->no_seccomp,
+               "Let the machine make any system call, for debugging");
   vm->footer(R"(
 A terminal becomes the guest's: Ctrl-A X leaves, Ctrl-A Ctrl-A sends Ctrl-A.
 The exit code is 0 when the guest powers off, and 4 for a reset with --no-reboot.
+The machine has only the system calls that it needs; one that makes another
+ends with exit code 5.
 
 Example:
   vmbus vm --kernel /boot/vmlinuz --initrd /boot/initrd.img --device echo,heartbeat)");

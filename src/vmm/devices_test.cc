@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <ctime>
 #include <string>
 #include <thread>
 #include <vector>
@@ -116,6 +117,39 @@ TEST(RealTimeClock, IsNeverInTheMiddleOfAnUpdate) {
   EXPECT_EQ(clock.Read(1) & 0x80, 0);
   clock.Write(0, 0x32);
   EXPECT_EQ(clock.Read(1), 0x20);
+}
+
+TEST(RealTimeClock, TellsTheTimeOfTheHostInUtc) {
+  RealTimeClock clock;
+  const auto read = [&](std::uint8_t index) {
+    clock.Write(0, index);
+    const int digits = clock.Read(1);
+    return digits / 16 * 10 + digits % 16;
+  };
+  const auto all = [&] {
+    return std::array{read(0x32) * 100 + read(0x09),
+                      read(0x08),
+                      read(0x07),
+                      read(0x04),
+                      read(0x02),
+                      read(0x00),
+                      read(0x06)};
+  };
+  const auto host = [] {
+    const std::time_t now = std::time(nullptr);
+    std::tm time{};
+    gmtime_r(&now, &time);
+    return std::array{time.tm_year + 1900, time.tm_mon + 1, time.tm_mday,    time.tm_hour,
+                      time.tm_min,         time.tm_sec,     time.tm_wday + 1};
+  };
+  // Read within one second, as a guest makes sure, too.
+  auto before = host();
+  auto seen = all();
+  while (before != host()) {
+    before = host();
+    seen = all();
+  }
+  EXPECT_EQ(seen, before);
 }
 
 TEST(PortBus, WhereNothingIsReadsGiveOnes) {

@@ -1,11 +1,14 @@
 #include "vmm/real_time_clock.h"
 
-#include <ctime>
+#include <chrono>
 
 namespace kmcl::vmm {
 namespace {
 
-std::uint8_t Decimal(int value) { return static_cast<std::uint8_t>(value / 10 * 16 + value % 10); }
+template <typename Number>
+std::uint8_t Decimal(Number value) {
+  return static_cast<std::uint8_t>(value / 10 * 16 + value % 10);
+}
 
 }  // namespace
 
@@ -13,26 +16,29 @@ std::uint8_t RealTimeClock::Read(std::uint16_t port) {
   if (port == 0) {
     return 0xFF;
   }
-  const std::time_t now = std::time(nullptr);
-  std::tm time{};
-  gmtime_r(&now, &time);
+  // Not by the C library, which would look for a time zone in files.
+  const auto now = std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
+  const auto today = std::chrono::floor<std::chrono::days>(now);
+  const std::chrono::year_month_day date(today);
+  const std::chrono::hh_mm_ss time(now - today);
+  const int year = static_cast<int>(date.year());
   switch (index_.load(std::memory_order_relaxed)) {
     case 0x00:
-      return Decimal(time.tm_sec);
+      return Decimal(time.seconds().count());
     case 0x02:
-      return Decimal(time.tm_min);
+      return Decimal(time.minutes().count());
     case 0x04:
-      return Decimal(time.tm_hour);
+      return Decimal(time.hours().count());
     case 0x06:
-      return Decimal(time.tm_wday + 1);
+      return Decimal(std::chrono::weekday(today).c_encoding() + 1);
     case 0x07:
-      return Decimal(time.tm_mday);
+      return Decimal(static_cast<unsigned>(date.day()));
     case 0x08:
-      return Decimal(time.tm_mon + 1);
+      return Decimal(static_cast<unsigned>(date.month()));
     case 0x09:
-      return Decimal(time.tm_year % 100);
+      return Decimal(year % 100);
     case 0x32:
-      return Decimal((time.tm_year + 1900) / 100);
+      return Decimal(year / 100);
     case 0x0A:
       return 0x26;  // not being updated at the moment; the usual divider
     case 0x0B:
