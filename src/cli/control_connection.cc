@@ -1,5 +1,6 @@
 #include "cli/control_connection.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -38,6 +39,13 @@ ControlConnection::ControlConnection(OwnedDescriptor socket, std::size_t most_by
     : socket_(std::move(socket)), most_bytes_(most_bytes) {}
 
 void ControlConnection::Abort() const { shutdown(socket_.get(), SHUT_RDWR); }
+
+void ControlConnection::FinishWriting() const { shutdown(socket_.get(), SHUT_WR); }
+
+bool ControlConnection::other_end_is_done() const {
+  pollfd end{socket_.get(), POLLRDHUP, 0};
+  return poll(&end, 1, 0) > 0;
+}
 
 std::optional<ControlConnection::Line> ControlConnection::Read() {
   for (;;) {

@@ -28,7 +28,7 @@ class OwnedDescriptor {
   int descriptor_;
 };
 
-// Used by one thread at a time, except for Abort.
+// Used by one thread at a time, except for Abort, FinishWriting and other_end_is_done.
 class ControlConnection {
  public:
   // Lines longer than `most_bytes` are refused. Owns `socket`.
@@ -46,6 +46,10 @@ class ControlConnection {
 
   // Ends the connection: a Read or Write that blocks returns. Any thread.
   void Abort() const;
+  // Nothing is written any more, which the other end can see; it may still answer. Any thread.
+  void FinishWriting() const;
+  // The other end writes nothing any more, or has gone. Any thread.
+  bool other_end_is_done() const;
 
  private:
   bool Fill();

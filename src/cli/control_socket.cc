@@ -102,9 +102,12 @@ void ControlSocket::Accept() {
 
 void ControlSocket::Serve(Client& client) {
   while (auto line = client.connection.Read()) {
-    const Json request = Json::parse(line->text, nullptr, false);
-    const Json answer = request.is_object()
-                            ? answer_(request, line->descriptor.get())
+    const Request request{
+        .json = Json::parse(line->text, nullptr, false),
+        .descriptor = line->descriptor.get(),
+        .client_is_done = [&client] { return client.connection.other_end_is_done(); }};
+    const Json answer = request.json.is_object()
+                            ? answer_(request)
                             : Json{{"ok", false}, {"error", "a request is one JSON object"}};
     if (!client.connection.Write(answer.dump(-1, ' ', false, Json::error_handler_t::replace))) {
       break;

@@ -18,9 +18,14 @@ namespace kmcl::cli {
 
 class ControlSocket {
  public:
-  // Answers a request. `descriptor` came with it, or is -1; it is open until the return. Called on
-  // a thread of the connection's own.
-  using Answer = std::function<Json(const Json& request, int descriptor)>;
+  struct Request {
+    Json json;            // an object
+    int descriptor = -1;  // came with it; open until the return
+    // Whether the client has gone, or has said that it will ask no more: it may have lost interest.
+    std::function<bool()> client_is_done;
+  };
+  // Answers a request. Called on a thread of the connection's own.
+  using Answer = std::function<Json(const Request& request)>;
 
   // Listens at `path`. A socket there that nobody serves is replaced.
   static Outcome<std::unique_ptr<ControlSocket>> Listen(const std::string& path, Answer answer);

@@ -5,15 +5,20 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <iostream>
+#include <optional>
+#include <thread>
 #include <utility>
 
 #include "cli/commands.h"
 #include "cli/control_connection.h"
+#include "cli/main_wait.h"
 #include "cli/outcome.h"
 #include "cli/output.h"
 
@@ -177,6 +182,35 @@ int RunRequests(const GuestOptions& options) {
   return exit_code;
 }
 
+// Talks to the machine on a thread of its own, as this one takes Ctrl-C. What can be cancelled ends
+// with the machine's word on it; otherwise the machine goes on with what it was asked.
+Outcome<Json> UnlessInterrupted(const std::function<Outcome<Json>()>& talk,
+                                const ControlConnection& connection, bool can_be_cancelled) {
+  std::optional<Outcome<Json>> result;
+  std::atomic<bool> done{false};
+  std::thread talker([&] {
+    result = talk();
+    done.store(true);
+    MainWait::Get().Wake();
+  });
+  MainWait::Get().Until([&] { return done.load(); });
+  const bool was_interrupted = !done.load();
+  if (was_interrupted) {
+    can_be_cancelled ? connection.FinishWriting() : connection.Abort();
+  }
+  talker.join();
+  if (!was_interrupted) {
+    return *std::move(result);
+  }
+  if (!can_be_cancelled) {
+    return Fail(kExitInterrupted, "interrupted; the machine goes on with what it was asked");
+  }
+  if (!*result) {
+    return Fail(kExitInterrupted, "interrupted: " + result->error().message);
+  }
+  return *std::move(result);  // it was done before
+}
+
 int RunGuest(const GuestOptions& options) {
   const auto fail = [&](const Failure& failure) {
     return ReportFailure("guest", options.json, failure);
@@ -199,19 +233,24 @@ int RunGuest(const GuestOptions& options) {
   }
   const int descriptor = socket->get();
   ControlConnection connection(std::move(*socket), kMostAnswerBytes);
-  auto answered = Ask(connection, request, file.get());
-  if (answered && options.await_driver) {
-    answered =
-        Ask(connection, {{"request", "device-await"}, {"device", NameOf(request["device"])}});
-  }
+  const auto answered = UnlessInterrupted(
+      [&]() -> Outcome<Json> {
+        auto answer = Ask(connection, request, file.get());
+        if (answer && options.await_driver) {
+          answer =
+              Ask(connection, {{"request", "device-await"}, {"device", NameOf(request["device"])}});
+        }
+        if (answer && options.wait && !WaitForTheEnd(descriptor, options.wait_seconds)) {
+          return Fail(kExitFailure,
+                      fmt::format("the machine still runs after {} seconds", options.wait_seconds));
+        }
+        return answer;
+      },
+      connection, !options.file.empty());
   if (!answered) {
     return fail(answered.error());
   }
   const Json& answer = *answered;
-  if (options.wait && !WaitForTheEnd(descriptor, options.wait_seconds)) {
-    return fail({kExitFailure,
-                 fmt::format("the machine still runs after {} seconds", options.wait_seconds)});
-  }
   Json object = {{"command", "guest"}};
   object.update(answer);
   options.json.Emit(object);

@@ -195,19 +195,22 @@ Json ExchangeKeyValues(const GuestDeviceSet& set, const std::string& what, const
   return Refuse(fmt::format("the guest has no \"{}\" in that pool", key));
 }
 
-Json CopyFile(const GuestDeviceSet& set, const Json& request, int descriptor) {
+Json CopyFile(const GuestDeviceSet& set, const ControlSocket::Request& asked) {
+  const Json& request = asked.json;
   if (!set.fcopy) {
     return NoDevice("fcopy");
   }
-  if (descriptor < 0) {
+  if (asked.descriptor < 0) {
     return Refuse("no file came with the request");
   }
   const std::string name = TextOf(request, "name");
   const std::string directory = TextOf(request, "directory", "/tmp");
-  const auto copied = set.fcopy->Copy(descriptor, {.name = name,
-                                                   .directory = directory,
-                                                   .overwrite = FlagOf(request, "overwrite"),
-                                                   .create_directory = FlagOf(request, "create")});
+  const auto copied = set.fcopy->Copy(asked.descriptor,
+                                      {.name = name,
+                                       .directory = directory,
+                                       .overwrite = FlagOf(request, "overwrite"),
+                                       .create_directory = FlagOf(request, "create")},
+                                      asked.client_is_done);
   if (!copied) {
     return Refuse(devices::GuestFileCopyFailureText(copied.error()));
   }
@@ -242,7 +245,8 @@ std::optional<Json> ChangeDevices(GuestDevices& devices, const std::string& what
 
 }  // namespace
 
-Json AnswerGuestRequest(GuestDevices& devices, const Json& request, int descriptor) {
+Json AnswerGuestRequest(GuestDevices& devices, const ControlSocket::Request& asked) {
+  const Json& request = asked.json;
   const std::string what = TextOf(request, "request");
   if (auto changed = ChangeDevices(devices, what, request)) {
     return *std::move(changed);
@@ -283,7 +287,7 @@ Json AnswerGuestRequest(GuestDevices& devices, const Json& request, int descript
     return set->vss ? Done(set->vss->Thaw()) : NoDevice("vss");
   }
   if (what == "copy") {
-    return CopyFile(*set, request, descriptor);
+    return CopyFile(*set, asked);
   }
   return Refuse(fmt::format("\"{}\" is no request", what));
 }

@@ -3,14 +3,15 @@
 
 #include <atomic>
 
+#include "cli/control_socket.h"
 #include "cli/guest_devices.h"
 #include "cli/output.h"
 
 namespace kmcl::cli {
 
 // Does what `request` says and tells how it went: {"ok": true, ...} or {"ok": false, "error":
-// TEXT}. `descriptor` is the file to copy, or -1. May wait for the guest, until the devices are
-// stopped.
-Json AnswerGuestRequest(GuestDevices& devices, const Json& request, int descriptor);
+// TEXT}. May wait for the guest, until the devices are stopped. A copy ends when its client is
+// done.
+Json AnswerGuestRequest(GuestDevices& devices, const ControlSocket::Request& request);
 
 }  // namespace kmcl::cli

@@ -25,8 +25,8 @@ class GuestRequestsTest : public testing::Test {
   GuestRequestsTest() {
     char name[] = "/tmp/vmbus-guest-test-XXXXXX";
     directory_ = mkdtemp(name);
-    auto listening = ControlSocket::Listen(path(), [this](const Json& request, int descriptor) {
-      return AnswerGuestRequest(devices_, request, descriptor);
+    auto listening = ControlSocket::Listen(path(), [this](const ControlSocket::Request& request) {
+      return AnswerGuestRequest(devices_, request);
     });
     EXPECT_TRUE(listening.has_value());
     if (listening) socket_ = std::move(*listening);
@@ -165,6 +165,25 @@ TEST_F(GuestRequestsTest, CopiesTheFileThatComesWithTheRequest) {
   EXPECT_EQ(copied["bytes"], 3);
   EXPECT_EQ(copied["sha256"], "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   EXPECT_EQ(Ask(R"({"request": "copy", "name": "there"})")["ok"], false);
+}
+
+TEST_F(GuestRequestsTest, ACopyIsCancelledWhenItsClientIsDone) {
+  TestGuest guest(server_.address(), devices::kFileCopyInterface, {{{3, 0}}, {{1, 1}}});
+  WaitUntilReady("fcopy");
+  const OwnedDescriptor file(open((directory_ + "/file").c_str(), O_CREAT | O_RDWR, 0600));
+  ASSERT_EQ(ftruncate(file.get(), 1 << 20), 0);
+  ControlConnection connection(Connect(), 1 << 20);
+  ASSERT_TRUE(connection.Write(R"({"request": "copy", "name": "there"})", file.get()));
+  guest.Answer(guest.Take());
+  const auto chunk = guest.Take();
+  connection.FinishWriting();
+  guest.Answer(chunk);
+  const auto cancel = guest.Take();
+  EXPECT_EQ(devices::BodyAs<std::uint32_t>(cancel), 3u);
+  guest.Answer(cancel);
+  const auto answer = connection.Read();
+  ASSERT_TRUE(answer.has_value());
+  EXPECT_EQ(Json::parse(answer->text), (Json{{"ok", false}, {"error", "it was cancelled"}}));
 }
 
 TEST_F(GuestRequestsTest, ARequestEndsWhenTheGuestGoes) {

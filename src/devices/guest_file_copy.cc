@@ -151,7 +151,7 @@ std::expected<void, GuestFileCopyFailure> GuestFileCopyDevice::Ask(
 }
 
 std::expected<GuestFileCopied, GuestFileCopyFailure> GuestFileCopyDevice::Copy(
-    int descriptor, const GuestFile& file, const std::atomic<bool>* cancelled,
+    int descriptor, const GuestFile& file, const std::function<bool()>& is_cancelled,
     std::chrono::milliseconds timeout) {
   const std::unique_lock turn(copying_, std::try_to_lock);
   if (!turn) {
@@ -185,7 +185,7 @@ std::expected<GuestFileCopied, GuestFileCopyFailure> GuestFileCopyDevice::Copy(
   if (const auto started = Ask(agreement->number, start, timeout); !started) {
     return std::unexpected(started.error());
   }
-  auto copied = Transfer(agreement->number, descriptor, bytes, cancelled, timeout);
+  auto copied = Transfer(agreement->number, descriptor, bytes, is_cancelled, timeout);
   if (!copied) {
     (void)Ask(agreement->number, NewBody(kHeaderBytes, Operation::kCancel), timeout);
   }
@@ -194,12 +194,12 @@ std::expected<GuestFileCopied, GuestFileCopyFailure> GuestFileCopyDevice::Copy(
 
 std::expected<GuestFileCopied, GuestFileCopyFailure> GuestFileCopyDevice::Transfer(
     std::uint64_t agreement, int descriptor, std::uint64_t bytes,
-    const std::atomic<bool>* cancelled, std::chrono::milliseconds timeout) {
+    const std::function<bool()>& is_cancelled, std::chrono::milliseconds timeout) {
   GuestFileCopied copied;
   Sha256 hash;
   auto body = NewBody(kWriteBytes, Operation::kWrite);
   while (copied.bytes < bytes) {
-    if (cancelled != nullptr && cancelled->load(std::memory_order_relaxed)) {
+    if (is_cancelled && is_cancelled()) {
       return std::unexpected(GuestFileCopyFailure{Kind::kCancelled, {}, 0});
     }
     const auto chunk = std::span(body).subspan(

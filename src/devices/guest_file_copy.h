@@ -2,7 +2,6 @@
 // reference 1.8). The guest stores it with a daemon in its user space.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <expected>
@@ -66,10 +65,11 @@ class GuestFileCopyDevice {
   ~GuestFileCopyDevice() = default;
 
   // Copies the regular file `descriptor` from its beginning, at the length that it has now. Blocks,
-  // at most `timeout` for each chunk of 6 KiB. `cancelled` may be null; set, it ends the copy, and
-  // the guest removes what it has, as it does after a failure.
+  // at most `timeout` for each chunk of 6 KiB. `is_cancelled`, unless empty, is asked before each
+  // chunk and ends the copy by saying true; the guest then removes what it has, as it does after a
+  // failure.
   std::expected<GuestFileCopied, GuestFileCopyFailure> Copy(
-      int descriptor, const GuestFile& file, const std::atomic<bool>* cancelled = nullptr,
+      int descriptor, const GuestFile& file, const std::function<bool()>& is_cancelled = {},
       std::chrono::milliseconds timeout = kTimeout);
 
   IntegrationStatus Status() const { return channel_->Status(); }
@@ -83,10 +83,9 @@ class GuestFileCopyDevice {
   std::expected<void, GuestFileCopyFailure> Ask(std::uint64_t agreement,
                                                 const std::vector<std::byte>& body,
                                                 std::chrono::milliseconds timeout);
-  std::expected<GuestFileCopied, GuestFileCopyFailure> Transfer(std::uint64_t agreement,
-                                                                int descriptor, std::uint64_t bytes,
-                                                                const std::atomic<bool>* cancelled,
-                                                                std::chrono::milliseconds timeout);
+  std::expected<GuestFileCopied, GuestFileCopyFailure> Transfer(
+      std::uint64_t agreement, int descriptor, std::uint64_t bytes,
+      const std::function<bool()>& is_cancelled, std::chrono::milliseconds timeout);
 
   std::mutex copying_;  // held for the time of a copy; never waited for
   std::unique_ptr<IntegrationChannel> channel_;

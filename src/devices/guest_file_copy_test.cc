@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <future>
 
 #include "devices/test_guest.h"
@@ -37,8 +38,9 @@ class GuestFileCopyTest : public testing::Test {
   }
   auto CopyLater(const HostFile& file, const std::atomic<bool>* cancelled = nullptr) {
     return std::async(std::launch::async, [this, &file, cancelled] {
-      return device_->Copy(file.descriptor(), {.name = "täst", .directory = "/tmp"}, cancelled,
-                           10s);
+      return device_->Copy(
+          file.descriptor(), {.name = "täst", .directory = "/tmp"},
+          [cancelled] { return cancelled != nullptr && cancelled->load(); }, 10s);
     });
   }
   Bytes Expect(std::uint32_t operation, std::size_t bytes, std::uint32_t status = 0) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Debian's daemons in the guest answer the host: the guest's system and addresses, pairs of text both ways, a file
-# system frozen and thawed, a file copied in, a reboot. With the interrupt controllers in user space, where the guest's
-# clock is ours, too.
+# system frozen and thawed, a file copied in, another one not to its end, a reboot. With the interrupt controllers in
+# user space, where the guest's clock is ours, too.
 #   daemons_test.sh VMBUS PARTS PTP_OFFSET
 # shellcheck disable=SC2016,SC2119  # what the guest does is for its shell to expand
 set -euo pipefail
@@ -62,6 +62,11 @@ echo "file, please"
 read -r word
 sha256sum /disk/in/payload
 stat -c "mode %a" /disk/in/payload
+echo "a long file, please"
+await 1 find /disk/in -name long
+echo "it comes"
+read -r word
+[ -e /disk/in/long ] || echo "it is gone"
 echo "reboot, please"
 read -r word'
 host_commands='await_said "pairs, please"
@@ -83,6 +88,13 @@ vmbus guest kvp delete greeting
 vmbus guest kvp get greeting --pool external
 vmbus guest copy $files/payload /disk/in --create && echo "it is copied"
 vmbus guest copy $files/payload /disk/in
+type go-on
+await_said "a long file, please"
+vmbus guest copy $files/disk.ext4 /disk/in --name long &
+await_said "it comes"
+kill -INT $!
+wait $!
+echo "it ended with $?"
 type go-on
 await_said "reboot, please"
 vmbus guest reboot && echo "it reboots"'
@@ -123,6 +135,10 @@ expect_count '^host: it is copied' 1
 expect_line "^host: copied 200001 bytes, sha256 $digest"
 expect_line "^$digest  /disk/in/payload"
 expect_line '^host: .*0x80070050' # there is one of that name
+
+expect_line '^host: vmbus guest: interrupted: it was cancelled'
+expect_line '^host: it ended with 130'
+expect_line '^it is gone'
 
 expect_line '^host: it reboots'
 expect_line '^the guest is to reboot'
