@@ -102,6 +102,14 @@ const char* ErrorName(Error error) {
       return "OutOfDescriptors";
     case Error::kMemorySlotMoved:
       return "MemorySlotMoved";
+    case Error::kDriverMissing:
+      return "DriverMissing";
+    case Error::kDriverNotBound:
+      return "DriverNotBound";
+    case Error::kDriverRefuses:
+      return "DriverRefuses";
+    case Error::kDeviceBusy:
+      return "DeviceBusy";
     case Error::kKvmUnsupported:
       return "KvmUnsupported";
     case Error::kSystemCall:

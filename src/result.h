@@ -71,6 +71,10 @@ enum class Error : unsigned char {
   kOutOfMemory,
   kOutOfDescriptors,
   kMemorySlotMoved,          // a machine's memory slot is gone or elsewhere while it is in use
+  kDriverMissing,            // the guest's kernel has no uio_hv_generic
+  kDriverNotBound,           // uio_hv_generic does not have the device
+  kDriverRefuses,            // it does not take the device; logged
+  kDeviceBusy,               // somebody else has the device open
   kKvmUnsupported,           // KVM lacks a capability that is needed; logged where it was missed
   kSystemCall,               // an unexpected failure of the system; logged where it happened
 

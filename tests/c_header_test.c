@@ -7,6 +7,7 @@
 #include <kmcl/kmcl.h>
 #include <kmcl/nt.h>
 #include <kmcl/raw.h>
+#include <kmcl/uio.h>
 #include <stdio.h>
 #include <vmbuskernelmodeclientlibapi.h>
 

@@ -88,7 +88,8 @@ VOID KmclKvmOptionsInit(PKMCL_KVM_OPTIONS Options);
 
 /* Makes the bus of a virtual machine and its server. After the in-kernel irqchip and the vCPUs were
  * made. Both options are copied. Of the endpoint's, MaximumVersion is the newest version that the
- * guest is granted, and NoMonitors is TRUE whatever it says; EndpointOptions may be NULL (defaults).
+ * guest is granted. NoMonitors means nothing: channels have monitors if they ask for them
+ * (KmclServerChannelInitSetMonitored). EndpointOptions may be NULL (defaults).
  *   STATUS_SUCCESS                 end them with KmclServerDestroy, then KmclKvmDestroy.
  *   STATUS_INVALID_PARAMETER_1     Options is NULL, Size is wrong, or a value out of its range; slots
  *                                  overlap, or are not part of their file.

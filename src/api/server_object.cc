@@ -62,7 +62,7 @@ endpoint::ServerOptions ServerOptionsOf(const KMCL_ENDPOINT_OPTIONS& options,
           .spin_us = options.SpinMicroseconds,
           .maximum_partitions = options.MaximumPartitions,
           .maximum_partition_memory = options.MaximumPartitionMemory,
-          .monitors = options.NoMonitors == FALSE,
+          .monitors = options.NoMonitors == FALSE ? bus::Monitors::kAll : bus::Monitors::kNone,
           .newest = options.MaximumVersion == 0 ? wire::kVersionsNewestFirst.front()
                                                 : wire::Version{options.MaximumVersion}};
 }

@@ -47,6 +47,12 @@ NTSTATUS StatusOf(Error error) {
     case Error::kSystemCall:
     case Error::kCallbackFailed:
       return STATUS_UNSUCCESSFUL;
+    case Error::kDriverNotBound:
+      return STATUS_DEVICE_NOT_READY;
+    case Error::kDeviceBusy:
+      return STATUS_DEVICE_BUSY;
+    case Error::kDriverMissing:
+    case Error::kDriverRefuses:
     case Error::kMemoryNotShared:
     case Error::kMemorySlotMoved:
     case Error::kKvmUnsupported:

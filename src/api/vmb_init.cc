@@ -155,7 +155,8 @@ NTSTATUS VmbServerChannelInitSetFlags(VMBCHANNEL Channel, UINT32 Flags) {
     if ((Flags & each.init_flag) != 0) offer_flags |= each.offer_flag;
   }
   auto& setup = ChannelObject::From(Channel).server()->setup();
-  setup.offer.flags = offer_flags;
+  constexpr UINT16 kOthers = wire::kOfferRequestMonitoredNotification;  // is set on its own
+  setup.offer.flags = static_cast<UINT16>((setup.offer.flags & kOthers) | offer_flags);
   // What KMCL sends through a pipe are messages, and the offer says so; sockets carry a stream.
   setup.offer.user_defined = {};
   constexpr UINT16 kKind = wire::kOfferNamedPipeMode | wire::kOfferTlnpiProvider;
@@ -163,6 +164,14 @@ NTSTATUS VmbServerChannelInitSetFlags(VMBCHANNEL Channel, UINT32 Flags) {
     setup.offer.user_defined = wire::EncodePipeParameters({.kind = wire::PipeKind::kMessage});
   }
   setup.force_new = (Flags & VMBUS_SERVER_CHANNEL_INIT_FLAG_FORCE_NEW_CHANNEL) != 0;
+  return STATUS_SUCCESS;
+}
+
+NTSTATUS KmclServerChannelInitSetMonitored(VMBCHANNEL Channel, BOOLEAN Monitored) {
+  if (ConfigOf(Channel, Kind::kServer) == nullptr) return STATUS_INVALID_PARAMETER_1;
+  UINT16& flags = ChannelObject::From(Channel).server()->setup().offer.flags;
+  constexpr UINT16 kFlag = wire::kOfferRequestMonitoredNotification;
+  flags = static_cast<UINT16>(Monitored == FALSE ? flags & ~kFlag : flags | kFlag);
   return STATUS_SUCCESS;
 }
 

@@ -101,6 +101,16 @@ std::uint64_t Server::monitor_page() const {
   return connected == nullptr ? 0 : connected->monitor_page;
 }
 
+std::optional<std::uint8_t> Server::monitor(wire::ChannelId channel) const {
+  const auto found = channels_.find(channel);
+  if (found == channels_.end() || monitor_page() == 0) return std::nullopt;
+  if (limits_.monitors == Monitors::kAsked &&
+      (found->second.offer.flags & wire::kOfferRequestMonitoredNotification) == 0) {
+    return std::nullopt;
+  }
+  return MonitorOf(channel);
+}
+
 bool Server::broken() const {
   return std::holds_alternative<connection_state::Broken>(connection_);
 }

@@ -30,6 +30,14 @@ constexpr std::optional<std::uint8_t> MonitorOf(wire::ChannelId channel) {
   return static_cast<std::uint8_t>(number - 1);
 }
 
+enum class Monitors : std::uint8_t {
+  kNone,
+  // Channels whose offer asks for one (wire::kOfferRequestMonitoredNotification), for clients that do not say
+  // how soon their bits are to be looked at.
+  kAsked,
+  kAll,  // for clients that do
+};
+
 // What one client may have. Exceeding a limit is answered with the protocol's failure.
 struct ServerLimits {
   std::uint32_t channels = wire::kMaximumChannelId;  // offers at a time, revoked ones included
@@ -45,9 +53,8 @@ struct ServerLimits {
   // monitor pages, because we have none.
   wire::FeatureFlags features = wire::Feature::kModifyConnection | wire::Feature::kClientId |
                                 wire::FeatureFlags(wire::Feature::kPauseResume);
-  // Monitors for channels of clients that give the pages. A client that then does not say how soon its
-  // bits are to be looked at would wait for ever, so only for clients of which that is known.
-  bool monitors = false;
+  // Which channels of clients that give the pages have monitors.
+  Monitors monitors = Monitors::kNone;
   // How many messages of one connection are refused, crossings apart, before it is Broken; nothing:
   // it never is.
   std::optional<std::uint32_t> refusals = kMaximumRefusals;
@@ -114,9 +121,10 @@ class Server {
 
   // Without version unless connected.
   wire::Agreed agreed() const;
-  // The address of the page by which the client signals; 0 without one. Offers to it have the monitor
-  // MonitorOf(channel).
+  // The address of the page by which the client signals; 0 without one.
   std::uint64_t monitor_page() const;
+  // The monitor of a channel that is offered, if it has one.
+  std::optional<std::uint8_t> monitor(wire::ChannelId channel) const;
   bool broken() const;
   // After OnPeerGone, once Finished was said.
   bool finished() const;

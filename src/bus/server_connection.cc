@@ -115,7 +115,7 @@ void Server::Event::Contact(const wire::InitiateContact& request) {
   SendAside(response, {version, response.features});
   server_.connection_ =
       connection_state::Connected{version, response.features, false, std::nullopt,
-                                  limits.monitors ? request.child_to_parent_monitor_page : 0};
+                                  limits.monitors != Monitors::kNone ? request.child_to_parent_monitor_page : 0};
   actions_.push_back(server::VersionAgreed{
       version, response.features,
       response.features.Has(wire::Feature::kClientId) ? request.client_id : wire::Guid{}});

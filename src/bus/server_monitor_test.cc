@@ -28,7 +28,7 @@ wire::OfferChannel OfferTo(ServerHarness& h, std::uint64_t first, std::uint64_t 
 }
 
 TEST(ServerMonitors, AreGivenToAClientThatHasBothPages) {
-  ServerHarness h({.monitors = true});
+  ServerHarness h({.monitors = Monitors::kAll});
   const wire::OfferChannel offer = OfferTo(h, 0x1000, 0x2000);
   EXPECT_TRUE(offer.monitor_allocated());
   EXPECT_EQ(offer.monitor_id, 0);
@@ -36,7 +36,7 @@ TEST(ServerMonitors, AreGivenToAClientThatHasBothPages) {
 }
 
 TEST(ServerMonitors, AreNotGivenToOthersNorUnlessWanted) {
-  ServerHarness without_pages({.monitors = true});
+  ServerHarness without_pages({.monitors = Monitors::kAll});
   EXPECT_FALSE(OfferTo(without_pages, 0, 0).monitor_allocated());
   EXPECT_EQ(without_pages.server.monitor_page(), 0u);
   ServerHarness unwanted;
@@ -47,7 +47,7 @@ TEST(ServerMonitors, AreNotGivenToOthersNorUnlessWanted) {
 }
 
 TEST(ServerMonitors, AreOneForEachOfTheFirstChannels) {
-  ServerHarness h({.monitors = true});
+  ServerHarness h({.monitors = Monitors::kAll});
   h.Tell(Contact(0x1000, 0x2000));
   h.rules = h.server.agreed();
   h.Tell(wire::RequestOffers{});
@@ -65,8 +65,23 @@ TEST(ServerMonitors, AreOneForEachOfTheFirstChannels) {
   }
 }
 
+TEST(ServerMonitors, AreGivenToThoseThatAsk) {
+  ServerHarness h({.monitors = Monitors::kAsked});
+  const wire::OfferChannel plain = OfferTo(h, 0x1000, 0x2000);
+  EXPECT_FALSE(plain.monitor_allocated());
+  EXPECT_EQ(h.server.monitor(plain.channel_id), std::nullopt);
+  OfferParameters asking = Device(2);
+  asking.flags = wire::kOfferRequestMonitoredNotification;
+  auto outcome = h.server.OnOffer(asking);
+  ASSERT_TRUE(outcome.has_value());
+  const auto messages = Sent(outcome->actions);
+  const auto offer = First<wire::OfferChannel>(messages);
+  EXPECT_TRUE(offer.monitor_allocated());
+  EXPECT_EQ(offer.monitor_id, h.server.monitor(offer.channel_id));
+}
+
 TEST(ServerMonitors, KeepTheirPagesWhileConnected) {
-  ServerHarness h({.monitors = true});
+  ServerHarness h({.monitors = Monitors::kAll});
   OfferTo(h, 0x1000, 0x2000);
   const auto actions = h.Tell(wire::ModifyConnection{.parent_to_child_monitor_page = 0x3000,
                                                      .child_to_parent_monitor_page = 0x4000});

@@ -117,7 +117,7 @@ void Server::Event::Announce(wire::ChannelId id, server::Channel& channel) {
   message.mmio_megabytes_optional = offer.mmio_megabytes_optional;
   message.channel_id = id;
   message.connection_id = wire::EventConnection(id);
-  if (const auto monitor = MonitorOf(id); monitor && connected()->monitor_page != 0) {
+  if (const auto monitor = server_.monitor(id)) {
     message.monitor_id = *monitor;
     message.monitor_flags = wire::kOfferMonitorAllocated;
   }

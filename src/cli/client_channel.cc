@@ -1,6 +1,7 @@
 #include "cli/client_channel.h"
 
 #include <fmt/format.h>
+#include <kmcl/uio.h>
 
 #include <chrono>
 
@@ -22,9 +23,12 @@ ClientChannel& Self(VMBCHANNEL channel) {
 Failure WhyNotConnected(const std::string& address, NTSTATUS status) {
   switch (status) {
     case STATUS_INVALID_PARAMETER_1:
-      return {kExitUsage, fmt::format("\"{}\" is not an address: write unix:PATH", address),
+      return {kExitUsage, fmt::format("\"{}\" is not an address: write unix:PATH, or uio:", address),
               status};
     case STATUS_OBJECT_NAME_NOT_FOUND:
+      if (address.starts_with("uio:")) {
+        return {kExitLost, "this system is no guest with a VMBus (is hv_vmbus loaded?)", status};
+      }
       return {kExitLost, fmt::format("nobody serves {}", address), status};
     case STATUS_ACCESS_DENIED:
       return {kExitLost, fmt::format("{} does not let this user in", address), status};
@@ -39,13 +43,28 @@ Failure WhyNotConnected(const std::string& address, NTSTATUS status) {
   }
 }
 
+// What a person can do about a channel that does not open.
+std::string WhyNotOpened(const char* name, NTSTATUS status) {
+  switch (status) {
+    case STATUS_DEVICE_NOT_READY:
+      return fmt::format("the {0} channel is not in the hands of uio_hv_generic: vmbus bind {0}", name);
+    case STATUS_DEVICE_BUSY:
+      return fmt::format("another program has the {} channel open", name);
+    case STATUS_ACCESS_DENIED:
+      return fmt::format("this user may not open the {} channel", name);
+    default:
+      return fmt::format("the {} channel does not open", name);
+  }
+}
+
 }  // namespace
 
 ULONG SpinMicroseconds(WaitMode wait) {
   return wait == WaitMode::kPoll ? KMCL_SPIN_FOREVER : KMCL_SPIN_NEVER;
 }
 
-Outcome<std::unique_ptr<ClientBus>> ClientBus::Connect(const std::string& address, WaitMode wait) {
+Outcome<std::unique_ptr<ClientBus>> ClientBus::Connect(const std::string& named, WaitMode wait) {
+  const std::string address = named.empty() && KmclUioIsPresent() ? "uio:" : named;
   if (address.empty()) {
     return Fail(kExitUsage, "no bus was named: give --bus ADDRESS or set KMCL_BUS");
   }
@@ -148,7 +167,7 @@ Outcome<std::unique_ptr<ClientChannel>> ClientChannel::Open(const ClientBus& bus
   if (const NTSTATUS why = self->open_failure_.load(std::memory_order_acquire);
       why != STATUS_SUCCESS) {
     return Fail(KmclClientIsConnected(bus.client()) ? kExitFailure : kExitLost,
-                fmt::format("the {} channel does not open", settings.name), why);
+                WhyNotOpened(settings.name, why), why);
   }
   if (!self->started_.load(std::memory_order_acquire)) {
     return Fail(kExitInterrupted, "interrupted");

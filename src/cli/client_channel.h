@@ -21,8 +21,9 @@ ULONG SpinMicroseconds(WaitMode wait);
 
 class ClientBus {
  public:
-  // `address` may be empty: a usage failure that names --bus and KMCL_BUS.
-  static Outcome<std::unique_ptr<ClientBus>> Connect(const std::string& address,
+  // `named` may be empty: then it is the bus of the guest we run in, uio:. Where there is none, a usage
+  // failure that names --bus and KMCL_BUS.
+  static Outcome<std::unique_ptr<ClientBus>> Connect(const std::string& named,
                                                      WaitMode wait = WaitMode::kSleep);
   ~ClientBus() { KmclClientDestroy(client_); }
   ClientBus(const ClientBus&) = delete;

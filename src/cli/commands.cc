@@ -9,7 +9,7 @@ void AddJsonOptions(CLI::App& app, JsonSink& json) {
 }
 
 void AddCommonOptions(CLI::App& app, CommonOptions& options) {
-  app.add_option("--bus", options.bus, "Address of the bus, unix:PATH")
+  app.add_option("--bus", options.bus, "Address of the bus: unix:PATH, or uio: in a guest")
       ->envname("KMCL_BUS")
       ->type_name("ADDRESS");
   AddJsonOptions(app, options.json);

@@ -30,5 +30,8 @@ void AddPerf(CLI::App& app, Command& chosen);
 void AddGenerate(CLI::App& app, Command& chosen);
 void AddVm(CLI::App& app, Command& chosen);
 void AddGuest(CLI::App& app, Command& chosen);
+void AddBind(CLI::App& app, Command& chosen);
+void AddUnbind(CLI::App& app, Command& chosen);
+void AddStatus(CLI::App& app, Command& chosen);
 
 }  // namespace kmcl::cli

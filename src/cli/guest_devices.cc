@@ -185,7 +185,9 @@ std::expected<void, NTSTATUS> GuestDevices::Offer(GuestDeviceSet& set, std::stri
   PDEVICE_OBJECT const bus = guest.device_object;
   HANDLE const partition = guest.partition;
   if (name == "echo") {
-    return keep(set.echo, devices::EchoDevice::Offer(bus, partition));
+    // With a monitor: Linux 6.1 opens no other channel from user space.
+    return keep(set.echo,
+                devices::EchoDevice::Offer(bus, partition, devices::EchoDevice::Monitor::kYes));
   }
   if (name == "heartbeat") {
     devices::HeartbeatOptions heartbeat = options_.heartbeat;

@@ -70,7 +70,7 @@ int RunList(const CommonOptions& options) {
   const std::vector<KMCL_OFFER> offers = (*bus)->Offers();
   Json object = {{"command", "list"},
                  {"ok", true},
-                 {"bus", options.bus},
+                 {"bus", (*bus)->address()},
                  {"version", (*bus)->VersionText()},
                  {"offers", Json::array()}};
   for (const KMCL_OFFER& offer : offers) {
@@ -78,7 +78,7 @@ int RunList(const CommonOptions& options) {
   }
   options.json.Emit(object);
   if (options.json.text()) {
-    PrintTable(options.bus, **bus, offers);
+    PrintTable((*bus)->address(), **bus, offers);
   }
   return kExitSuccess;
 }

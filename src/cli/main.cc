@@ -10,7 +10,8 @@ namespace kmcl::cli {
 namespace {
 
 constexpr const char* kFooter = R"(
-A bus is named by its address, unix:PATH. Give it with --bus or in KMCL_BUS.
+A bus is named by its address, unix:PATH. Give it with --bus or in KMCL_BUS. In a guest
+of Hyper-V, or of `vmbus vm`, the guest's own bus is uio:, which needs not be named.
 
 Exit codes:
   0    done
@@ -44,6 +45,9 @@ int Run(int argc, char** argv) {
   AddGenerate(app, chosen);
   AddVm(app, chosen);
   AddGuest(app, chosen);
+  AddBind(app, chosen);
+  AddUnbind(app, chosen);
+  AddStatus(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -203,7 +203,13 @@ void AddPerf(CLI::App& app, Command& chosen) {
       ->capture_default_str()
       ->check(CLI::Range(0.01, 3600.0));
   perf->footer("\nExample:\n  vmbus perf --mode roundtrip --sizes 64,4096 --wait poll");
-  perf->callback([options, &chosen] { chosen = [options] { return RunPerf(*options); }; });
+  perf->callback([perf, options, &chosen] {
+    // The rings that a guest's kernel makes are too small for the largest packet.
+    if (perf->count("--sizes") == 0 && options->common.bus.starts_with("uio:")) {
+      options->sizes.pop_back();
+    }
+    chosen = [options] { return RunPerf(*options); };
+  });
 }
 
 }  // namespace kmcl::cli

@@ -112,7 +112,7 @@ int RunPing(const PingOptions& options) {
   }
   if (options.common.json.text()) {
     Print(fmt::format("{} {}: {} transactions of {} bytes, {} at a time, {}\n", Bold("ping"),
-                      options.common.bus, HumanCount(options.count), options.size, options.window,
+                      (*bus)->address(), HumanCount(options.count), options.size, options.window,
                       options.wait == "poll" ? "polling" : "sleeping between them"));
   }
   (*trips)->Run([] {});
@@ -127,7 +127,7 @@ int RunPing(const PingOptions& options) {
   if (const auto failure = Judge(options, **trips, sums, **channel)) {
     return ReportFailure("ping", options.common.json, *failure, details);
   }
-  Json object = {{"command", "ping"}, {"ok", true}, {"bus", options.common.bus}};
+  Json object = {{"command", "ping"}, {"ok", true}, {"bus", (*bus)->address()}};
   object.update(details);
   options.common.json.Emit(object);
   return kExitSuccess;

@@ -17,8 +17,9 @@ struct SavedEcho {
 }  // namespace
 
 std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> EchoDevice::Offer(PDEVICE_OBJECT device_object,
-                                                                       HANDLE partition) {
-  auto device = Make(device_object, partition);
+                                                                       HANDLE partition,
+                                                                       Monitor monitor) {
+  auto device = Make(device_object, partition, monitor);
   if (!device) {
     return device;
   }
@@ -50,7 +51,7 @@ std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> EchoDevice::Restore(
     return std::unexpected(STATUS_DATA_ERROR);
   }
   std::memcpy(&own, saved.data(), sizeof(own));
-  auto device = Make(device_object, partition);
+  auto device = Make(device_object, partition, Monitor::kNo);
   if (!device) {
     return device;
   }
@@ -66,13 +67,15 @@ std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> EchoDevice::Restore(
 }
 
 std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> EchoDevice::Make(PDEVICE_OBJECT device_object,
-                                                                      HANDLE partition) {
+                                                                      HANDLE partition,
+                                                                      Monitor monitor) {
   std::unique_ptr<EchoDevice> device(new EchoDevice);
   ServerChannelSettings settings;
   settings.interface_type = kEchoInterface;
   settings.interface_instance = kEchoInstance;
   settings.friendly_name = u"Echo";
   settings.maximum_packet_bytes = kEchoMaximumPacketBytes;
+  settings.monitored = monitor == Monitor::kYes;
   settings.process_packet = OnPacket;
   settings.opened = OnOpened;
   settings.closed = OnClosed;

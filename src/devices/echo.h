@@ -16,9 +16,13 @@ namespace kmcl::devices {
 // Made and destroyed by whoever owns the partition's devices, on a thread that may block.
 class EchoDevice {
  public:
+  // Whether the offer asks for a monitor: see KmclServerChannelInitSetMonitored.
+  enum class Monitor : bool { kNo, kYes };
+
   // Offers the device to `partition`. May be called from PartitionArrived.
   static std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> Offer(PDEVICE_OBJECT device_object,
-                                                                    HANDLE partition);
+                                                                    HANDLE partition,
+                                                                    Monitor monitor = Monitor::kNo);
 
   // Saving: the device holds still until Resume, or goes. Restore makes one of it elsewhere; a status
   // of KMCL's, or STATUS_DATA_ERROR.
@@ -33,7 +37,8 @@ class EchoDevice {
  private:
   EchoDevice() = default;
   static std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> Make(PDEVICE_OBJECT device_object,
-                                                                   HANDLE partition);
+                                                                   HANDLE partition,
+                                                                   Monitor monitor);
   static NTSTATUS OnOpened(VMBCHANNEL channel);
   static VOID OnClosed(VMBCHANNEL channel);
   static VOID OnPacket(VMBCHANNEL channel, VMBPACKETCOMPLETION packet, PVOID buffer,

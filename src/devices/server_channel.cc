@@ -34,6 +34,7 @@ std::expected<ChannelHandle, NTSTATUS> MakeServerChannel(PDEVICE_OBJECT device_o
 
   const NTSTATUS steps[] = {
       VmbServerChannelInitSetVmbusHandle(raw, partition),
+      KmclServerChannelInitSetMonitored(raw, settings.monitored ? TRUE : FALSE),
       VmbServerChannelInitSetTargetInterfaceId(raw, settings.interface_type,
                                                settings.interface_instance),
       VmbChannelInitSetFriendlyName(raw, &name),

@@ -32,6 +32,7 @@ struct ServerChannelSettings {
   PFN_VMB_CHANNEL_SUSPEND suspend = nullptr;                          // may be null
   // Packets carry their exact length, and the offer says so, as Hyper-V's integration services do.
   bool message_pipe = false;
+  bool monitored = false;  // KmclServerChannelInitSetMonitored
 };
 
 // A channel for `partition` on the bus of `device_object`, Disabled. `context` is its pointer

@@ -340,15 +340,14 @@ Result<void> Client::DescribeRings(ClientChannel& channel) {
   const auto& config = channel.engine().config();
   const std::uint32_t outgoing = channel::RingPages(config, channel.setup_.outgoing_pages);
   const std::uint32_t incoming = channel::RingPages(config, channel.setup_.incoming_pages);
-  auto pages = link_->AllocatePages(outgoing + incoming);
-  if (!pages) return std::unexpected(pages.error());
-  channel.pages_ = *pages;
-  channel.downstream_page_ = outgoing;
-  auto ranges = wire::GpaRangeList::OfPages(pages->first, pages->count);
-  if (!ranges) return std::unexpected(ranges.error());
-  auto rings = link_->MapRings(ranges->pages(), outgoing);
+  auto rings = link_->MakeRings(*channel.id_, outgoing, incoming);
   if (!rings) return std::unexpected(rings.error());
-  channel.rings_ = std::move(*rings);
+  channel.pages_ = rings->run;
+  channel.downstream_page_ = rings->downstream_page;
+  channel.rings_ = std::move(rings->mapping);
+  channel.rings_in_use_ = rings->in_use;
+  auto ranges = wire::GpaRangeList::OfPages(channel.pages_.first, channel.pages_.count);
+  if (!ranges) return std::unexpected(ranges.error());
   auto created = machine_.OnCreateGpadl(*channel.id_, *ranges);
   if (!created) return std::unexpected(created.error());
   channel.ring_gpadl_ = created->gpadl;
@@ -385,7 +384,10 @@ Result<void> Client::OpenChannel(ClientChannel& channel) {
       wire::ProcessorIndex{static_cast<std::uint32_t>(*channel.id_) % link_->bell_count()};
   if (auto target = channel.bell_->Switch(server_inbox); !target) return target;
   if (auto attached = channel.engine().AttachRings(
-          channel.rings_, channel::Channel::RingOrigin::kOurs, channel.bell_);
+          channel.rings_,
+          channel.rings_in_use_ ? channel::Channel::RingOrigin::kPeers
+                                : channel::Channel::RingOrigin::kOurs,
+          channel.bell_);
       !attached) {
     return attached;
   }

@@ -106,6 +106,7 @@ class ClientChannel final : public ChannelEnd {
   transport::PageRun pages_;
   std::uint32_t downstream_page_ = 0;
   transport::RingMapping rings_;
+  bool rings_in_use_ = false;  // somebody else has initialised them
   std::shared_ptr<SwitchedBell> bell_;
   Monitor monitor_;  // if the bound offer has one
   std::uint16_t latency_ = 0;

@@ -17,6 +17,7 @@ namespace kmcl::endpoint {
 
 Result<wire::GpadlId> Client::Describe(ClientChannel& channel, const wire::GpaRangeList& ranges,
                                        bus::GpadlAccess access) {
+  if (!link_->shares_memory()) return std::unexpected(Error::kMemoryNotShared);
   Result<wire::GpadlId> result = std::unexpected(Error::kChannelState);
   bus_->Call([&] {
     if (channel.stage_ != ClientChannel::Stage::kOpen) return;

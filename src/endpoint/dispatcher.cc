@@ -118,8 +118,13 @@ void Dispatcher::AddChannel(transport::Link& link, std::uint32_t index, wire::Ch
   if (found == inboxes_.end()) return;  // the link is being taken down
   Inbox::Served& served = found->second->channels[static_cast<std::uint32_t>(id)];
   served = {.channel = std::move(channel), .monitor = std::move(monitor)};
-  if (!served.monitor || served.monitor.page->latency(served.monitor.id) == 0) return;
-  // Its client has asked another server's dispatcher, in whose place this one comes, and rings no more.
+  if (!served.monitor) return;
+  if (served.monitor.pace == MonitorPace::kAnnounced &&
+      served.monitor.page->latency(served.monitor.id) == 0) {
+    return;
+  }
+  // It was never going to ring; or has asked another server's dispatcher, in whose place this one comes, and
+  // rings no more.
   added_watches_.push_back({.channel = served.channel, .monitor = served.monitor});
   has_added_watches_.store(true, std::memory_order_release);
   const std::uint64_t one = 1;
@@ -189,6 +194,7 @@ void Dispatcher::TakeBells(Inbox& inbox, const transport::ChannelSet& rung) {
 }
 
 void Dispatcher::WatchIfWanted(const Inbox::Served& served) {
+  if (served.monitor.pace == MonitorPace::kUnannounced) return;  // watched from the beginning
   if (served.monitor.page->latency(served.monitor.id) == 0) return;
   const auto is_same = [&](const Watch& each) {
     return each.channel == served.channel && each.monitor == served.monitor;
@@ -217,12 +223,18 @@ void Dispatcher::LookAtMonitors() {
 
 bool Dispatcher::LookAt(Watch& watch) {
   if (watch.channel->dispatcher_.load(std::memory_order_relaxed) != this) return false;  // closed
-  const std::uint16_t latency = watch.monitor.page->latency(watch.monitor.id);
-  if (latency == 0) return false;  // a bell has come, or will
-  if (now_ns_ >= watch.next_look_ns) {
-    watch.next_look_ns = now_ns_ + MonitorPage::IntervalOf(latency).count();
-    if (watch.monitor.page->TakePending(watch.monitor.id)) MakeReady(watch.channel);
+  const bool announced = watch.monitor.pace == MonitorPace::kAnnounced;
+  const std::uint16_t latency = announced ? watch.monitor.page->latency(watch.monitor.id) : 0;
+  if (announced && latency == 0) return false;  // a bell has come, or will
+  if (now_ns_ < watch.next_look_ns) return true;
+  if (watch.monitor.page->TakePending(watch.monitor.id)) {
+    watch.found_at_ns = now_ns_;
+    MakeReady(watch.channel);
   }
+  const std::chrono::nanoseconds quiet(now_ns_ - watch.found_at_ns);
+  watch.next_look_ns = now_ns_ + (announced ? MonitorPage::IntervalOf(latency)
+                                            : MonitorPage::UnannouncedInterval(quiet))
+                                     .count();
   return true;
 }
 

@@ -68,6 +68,7 @@ class Dispatcher {
     std::shared_ptr<ChannelEnd> channel;
     Monitor monitor;
     std::int64_t next_look_ns = 0;
+    std::int64_t found_at_ns = 0;  // the last bit
   };
 
   explicit Dispatcher(std::uint32_t spin_us) : spin_us_(spin_us) {}

@@ -55,7 +55,7 @@ class KvmServerTest : public ::testing::Test {
       EXPECT_TRUE(synic.WriteRegister(processor, kvm::msr::kScontrol, 1));
     }
     ServerOptions options;
-    options.monitors = false;
+    options.monitors = bus::Monitors::kNone;
     options.newest = wire::Version::kIron;
     options.oldest = wire::Version::kWin8;
     auto made = Server::Create(bus->Listen(), options,

@@ -27,6 +27,13 @@ class MonitorPage {
   // However short the latency that is asked for, nobody looks more often.
   static constexpr std::chrono::nanoseconds kShortestCheck = std::chrono::microseconds(50);
 
+  // For a client that does not say: the time to the next look, so long after the last bit that was found.
+  // Busy channels are looked at as often as Hyper-V is said to, idle ones cost a thousand looks a second.
+  static std::chrono::nanoseconds UnannouncedInterval(std::chrono::nanoseconds quiet) {
+    using namespace std::chrono_literals;
+    return quiet < 20ms ? 100us : quiet < 100ms ? 250us : 1ms;
+  }
+
   explicit MonitorPage(transport::Mapping mapping) : mapping_(std::move(mapping)) {}
 
   // M0, partner of M1 in TakePending: what was written to the ring before is seen by the turn that follows.
@@ -68,10 +75,15 @@ class MonitorPage {
   const transport::Mapping mapping_;
 };
 
+// Whether the client says when it is to be looked at. Operating systems do not: where a channel has a monitor
+// they set its bit, ring no bell, and rely on a hypervisor that looks.
+enum class MonitorPace : bool { kAnnounced, kUnannounced };
+
 // One channel's place on it.
 struct Monitor {
   std::shared_ptr<MonitorPage> page;
   std::uint8_t id = 0;  // below wire::kMonitorCount
+  MonitorPace pace = MonitorPace::kAnnounced;
   explicit operator bool() const { return page != nullptr; }
   friend bool operator==(const Monitor&, const Monitor&) = default;
 };

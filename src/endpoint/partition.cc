@@ -27,7 +27,9 @@ Partition::Partition(BusThread& bus, std::shared_ptr<transport::Link> link, std:
             {.on_ready = [this] { OnReady(); },
              .on_message = [this](std::span<const std::byte> message) { OnMessage(message); },
              .on_gone = [this] { OnGone(); }}),
-      machine_(limits) {}
+      machine_(limits),
+      monitor_pace_(limits.monitors == bus::Monitors::kAsked ? MonitorPace::kUnannounced
+                                                             : MonitorPace::kAnnounced) {}
 
 Result<void> Partition::Open(std::span<const std::unique_ptr<Dispatcher>> dispatchers) {
   dispatchers_ = dispatchers;
@@ -310,8 +312,8 @@ Result<void> Partition::Attach(wire::ChannelId id, OfferedChannel& offered,
 // No monitor when the client's page cannot be had: then nobody looks at its bits, which is its own fault.
 Monitor Partition::MonitorFor(wire::ChannelId id) {
   const std::uint64_t address = machine_.monitor_page();
-  const auto monitor = bus::MonitorOf(id);
-  if (address == 0 || !monitor) return {};
+  const auto monitor = machine_.monitor(id);
+  if (!monitor) return {};
   if (monitor_page_ == nullptr || monitor_address_ != address) {
     const wire::PageNumber page{address / wire::kPageBytes};
     auto mapping = link_->Map({&page, 1});
@@ -323,7 +325,7 @@ Monitor Partition::MonitorFor(wire::ChannelId id) {
     monitor_page_ = std::make_shared<MonitorPage>(std::move(*mapping));
     monitor_address_ = address;
   }
-  return {.page = monitor_page_, .id = *monitor};
+  return {.page = monitor_page_, .id = *monitor, .pace = monitor_pace_};
 }
 
 void Partition::Do(bus::server::CloseChannel& action) {

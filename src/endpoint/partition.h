@@ -164,6 +164,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   MessagePort port_;
   std::span<const std::unique_ptr<Dispatcher>> dispatchers_;
   bus::Server machine_;
+  const MonitorPace monitor_pace_;
   std::shared_ptr<MonitorPage> monitor_page_;  // from the first open on
   std::uint64_t monitor_address_ = 0;
   std::map<wire::ChannelId, OfferedChannel> channels_;

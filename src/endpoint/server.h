@@ -31,7 +31,7 @@ struct ServerOptions {
   std::uint64_t maximum_partition_memory = std::uint64_t{4} << 30;
   // Refused messages after which a client is disconnected; nothing: never.
   std::optional<std::uint32_t> maximum_refusals = bus::kMaximumRefusals;
-  bool monitors = true;  // for clients that use them as monitor_page.h says
+  bus::Monitors monitors = bus::Monitors::kAll;
   wire::Version newest = wire::Version::kCopper;
   wire::Version oldest = wire::Version::kV1;
 };

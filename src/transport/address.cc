@@ -11,11 +11,19 @@ namespace kmcl::transport {
 Result<Address> ParseAddress(std::string_view address) {
   constexpr std::string_view kLocalScheme = "local:";
   constexpr std::string_view kUnixScheme = "unix:";
+  constexpr std::string_view kUioScheme = "uio:";
   Address parsed{};
+  if (address.starts_with(kUioScheme)) {
+    parsed = {Address::Kind::kUio, std::string(address.substr(kUioScheme.size())), {}};
+    if (parsed.name.empty()) return parsed;
+    parsed.instance = wire::ParseGuid(parsed.name);
+    if (!parsed.instance) return std::unexpected(Error::kAddressMalformed);
+    return parsed;
+  }
   if (address.starts_with(kLocalScheme)) {
-    parsed = {Address::Kind::kLocal, std::string(address.substr(kLocalScheme.size()))};
+    parsed = {Address::Kind::kLocal, std::string(address.substr(kLocalScheme.size())), {}};
   } else if (address.starts_with(kUnixScheme)) {
-    parsed = {Address::Kind::kUnix, std::string(address.substr(kUnixScheme.size()))};
+    parsed = {Address::Kind::kUnix, std::string(address.substr(kUnixScheme.size())), {}};
   }
   // A zero byte would end a path early for the kernel, and in logs.
   if (parsed.name.empty() || parsed.name.find('\0') != std::string::npos) {

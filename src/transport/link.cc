@@ -7,6 +7,8 @@
 #include "transport/shm_link.h"
 #include "transport/shm_listener.h"
 #include "transport/transfer.h"
+#include "transport/uio/kernel_link.h"
+#include "wire/gpa_range.h"
 
 namespace kmcl::transport {
 
@@ -19,6 +21,23 @@ std::optional<wire::PageNumber> Link::FirstMissing(std::span<const wire::PageNum
   return std::nullopt;
 }
 
+Result<ClientRings> ClientLink::MakeRings(wire::ChannelId, std::uint32_t outgoing_pages,
+                                          std::uint32_t incoming_pages) {
+  const auto run = AllocatePages(outgoing_pages + incoming_pages);
+  if (!run) return std::unexpected(run.error());
+  const auto ranges = wire::GpaRangeList::OfPages(run->first, run->count);
+  auto mapping = ranges ? MapRings(ranges->pages(), outgoing_pages)
+                        : Result<RingMapping>(std::unexpected(ranges.error()));
+  if (!mapping) {
+    FreePages(*run);
+    return std::unexpected(mapping.error());
+  }
+  return ClientRings{.run = *run,
+                     .downstream_page = outgoing_pages,
+                     .mapping = std::move(*mapping),
+                     .in_use = false};
+}
+
 Result<Transfer> Listener::Export() const { return std::unexpected(Error::kSaveUnsupported); }
 
 Result<std::unique_ptr<Listener>> Listen(const std::string& address) {
@@ -29,6 +48,8 @@ Result<std::unique_ptr<Listener>> Listen(const std::string& address) {
       return ListenLocal(parsed->name);
     case Address::Kind::kUnix:
       return ListenShm(parsed->name);
+    case Address::Kind::kUio:
+      break;  // the host serves it
   }
   return std::unexpected(Error::kAddressMalformed);
 }
@@ -44,6 +65,8 @@ Result<std::unique_ptr<ClientLink>> Dial(const std::string& address, const DialO
       return DialLocal(parsed->name, options);
     case Address::Kind::kUnix:
       return DialShm(parsed->name, options);
+    case Address::Kind::kUio:
+      return uio::KernelLink::Dial(uio::KernelBus(), parsed->instance, options);
   }
   return std::unexpected(Error::kAddressMalformed);
 }

@@ -181,9 +181,29 @@ class Link {
   [[nodiscard]] virtual Result<Transfer> Export() const;
 };
 
+// The rings of one channel of a client.
+struct ClientRings {
+  PageRun run;  // what the GPADL names; goes back by FreePages
+  std::uint32_t downstream_page = 0;
+  RingMapping mapping;
+  // The control pages were filled in by somebody else, and the server may write already.
+  bool in_use = false;
+};
+
 // The client's end also owns the donated memory. Any thread may call what is added here.
 class ClientLink : public Link {
  public:
+  // For a channel that is about to be described and opened: rings of so many pages each, control page
+  // included; a link that has no choice makes others. The bus thread's. As AllocatePages and MapRings, and
+  // where an operating system owns the channels (uio/kernel_link.h): kChannelUnknown, kDriverNotBound,
+  // kDeviceBusy, kDeviceRemoved, kPermissionDenied, kOutOfDescriptors, kSystemCall.
+  [[nodiscard]] virtual Result<ClientRings> MakeRings(wire::ChannelId channel,
+                                                      std::uint32_t outgoing_pages,
+                                                      std::uint32_t incoming_pages);
+  // Whether the server can be shown memory beside the rings. If not, what asks for it fails with
+  // kMemoryNotShared.
+  virtual bool shares_memory() const { return true; }
+
   // Contiguous zeroed pages; the memory grows as needed, up to the limit given when it was dialled.
   [[nodiscard]] virtual Result<PageRun> AllocatePages(std::uint32_t count) = 0;
   // Gives the pages back to the system. The server must not have them mapped for use any more.
@@ -225,8 +245,8 @@ struct DialOptions {
   std::uint64_t maximum_memory_bytes = std::uint64_t{4} << 30;  // of donated memory
 };
 
-// Addresses: "local:NAME" (both ends in this process) and "unix:PATH" (a socket in the file
-// system). Listen replaces a stale socket file, refuses one that is served (kAddressInUse), and
+// Addresses: "local:NAME" (both ends in this process), "unix:PATH" (a socket in the file system),
+// and for clients "uio:" or "uio:INSTANCE" (the bus of the guest we run in, or one device of it). Listen replaces a stale socket file, refuses one that is served (kAddressInUse), and
 // creates it with mode 0600. The file is removed when the listener is destroyed.
 [[nodiscard]] Result<std::unique_ptr<Listener>> Listen(const std::string& address);
 // Connects and shakes hands; waits for the server's answer to the hello (5 s at most).

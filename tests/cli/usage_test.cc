@@ -1,5 +1,6 @@
 // What the command says about itself, and how it refuses what makes no sense.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <csignal>
 
@@ -62,6 +63,9 @@ TEST(VmbusUsage, AMachineSaysWhatIsWrongWithItsKernel) {
 }
 
 TEST(VmbusUsage, AsksForABusWhenNoneIsNamed) {
+  if (access("/sys/bus/vmbus/devices", F_OK) == 0) {
+    GTEST_SKIP() << "this is a guest of Hyper-V: its bus needs no name";
+  }
   for (const char* command : {"serve", "list", "ping", "cat"}) {
     const Finished refused = RunVmbus({command});
     EXPECT_EQ(refused.exit_code, 2) << command;

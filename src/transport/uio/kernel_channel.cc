@@ -1,0 +1,197 @@
+#include "transport/uio/kernel_channel.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "log.h"
+#include "transport/memory_region.h"
+#include "wire/ids.h"
+#include "wire/monitor_page.h"
+
+namespace kmcl::transport::uio {
+namespace {
+
+constexpr std::uint64_t kPageBytes = wire::kPageBytes;
+// Maps of uio_hv_generic, in its order.
+enum Map : std::size_t { kRingMap = 0, kInterruptMap = 1, kMonitorMap = 2 };
+constexpr const char* kMapNames[] = {"txrx_rings", "int_page", "monitor_page"};
+// Of the interrupt page, the half that guests write.
+constexpr std::size_t kSendHalf = kPageBytes / 2;
+
+Error ErrorOfOpen(const std::string& path) {
+  const int error = errno;
+  switch (error) {
+    case EACCES:
+    case EPERM:
+      return Error::kPermissionDenied;
+    case EMFILE:
+    case ENFILE:
+      return Error::kOutOfDescriptors;
+    case ENOMEM:
+      return Error::kOutOfMemory;
+    case ENOENT:  // gone, or going
+    case ENODEV:
+    case ENXIO:
+    case EIO:
+      return Error::kDeviceRemoved;
+    default:
+      Log(LogLevel::kWarning, "uio: opening %s: %s", path.c_str(), std::strerror(error));
+      // The kernel gives EAGAIN, and others, for a host that says no.
+      return error == EAGAIN ? Error::kDeviceRemoved : Error::kSystemCall;
+  }
+}
+
+// A page of the kernel's. Present from now on: the kernel gives none any more once the device has gone.
+Result<Mapping> MapPage(int node, std::size_t map) {
+  void* const page = mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, node,
+                          static_cast<off_t>(map * kPageBytes));
+  if (page == MAP_FAILED) return std::unexpected(MemoryErrorFromErrno("mapping a page of the bus"));
+  return Mapping(static_cast<std::byte*>(page), kPageBytes);
+}
+
+void SetBit(std::byte* bits, std::uint32_t bit) {
+  std::atomic_ref(reinterpret_cast<std::uint32_t*>(bits)[bit / 32])
+      .fetch_or(std::uint32_t{1} << bit % 32);
+}
+
+}  // namespace
+
+// Each mapping begins with the client's control page. So the copies lie over each other, later ones on top:
+//
+//   for the client's ring           C D D D
+//     (below, three pages further on)     c D D D         gives C DDD DDD
+//   for the server's ring           C D D D C D D D
+//     (below, three pages further on)     c d d d c D D D gives (C DDD) C DDD DDD
+Result<RingMapping> MapRingsFromStart(int file, std::uint32_t ring_pages,
+                                      std::shared_ptr<const void> lease) {
+  constexpr std::uint32_t kMostPages = (std::uint32_t{1} << 31) / kPageBytes;
+  if (ring_pages < 2 || ring_pages > kMostPages) return std::unexpected(Error::kRingGeometry);
+  const std::size_t data_pages = ring_pages - 1;
+  const std::size_t first_view = 0;                            // in pages
+  const std::size_t second_start = ring_pages + data_pages;    // the mapping whose second half is
+  const std::size_t second_view = second_start + ring_pages;   // this
+  const std::size_t pages = second_view + ring_pages + data_pages;
+
+  void* const reserved = mmap(nullptr, pages * kPageBytes, PROT_NONE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) return std::unexpected(MemoryErrorFromErrno("mmap"));
+  Mapping mapping(static_cast<std::byte*>(reserved), pages * kPageBytes, std::move(lease));
+  const struct {
+    std::size_t at;
+    std::size_t count;
+  } pieces[] = {
+      {first_view + data_pages, ring_pages},
+      {first_view, ring_pages},
+      {second_start + data_pages, std::size_t{2} * ring_pages},
+      {second_start, std::size_t{2} * ring_pages},
+  };
+  for (const auto& piece : pieces) {
+    if (mmap(mapping.base() + piece.at * kPageBytes, piece.count * kPageBytes,
+             PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0) == MAP_FAILED) {
+      return std::unexpected(MemoryErrorFromErrno("mapping rings"));
+    }
+  }
+  const auto view_at = [&](std::size_t page) {
+    std::byte* const control = mapping.base() + page * kPageBytes;
+    return RingMapping::View{control, control + kPageBytes,
+                             static_cast<std::uint32_t>(data_pages * kPageBytes)};
+  };
+  RingMapping rings;
+  rings.client_to_server = view_at(first_view);
+  rings.server_to_client = view_at(second_view);
+  rings.mapping = std::move(mapping);
+  return rings;
+}
+
+Result<std::shared_ptr<KernelChannel>> KernelChannel::Open(
+    const KernelBus& bus, const BusDevice& device, const std::optional<Subchannel>& subchannel) {
+  if (!device.uio) return std::unexpected(Error::kDriverNotBound);
+  const auto maps = bus.Maps(*device.uio);
+  if (!maps) return std::unexpected(maps.error());
+  for (std::size_t map = 0; map < std::size(kMapNames); ++map) {
+    if (maps->size() > map && (*maps)[map].name == kMapNames[map]) continue;
+    Log(LogLevel::kWarning, "uio: map %zu of %s is not called %s", map,
+        bus.UioNode(*device.uio).c_str(), kMapNames[map]);
+    return std::unexpected(Error::kRingGeometry);
+  }
+  const std::uint64_t ring_bytes = (*maps)[kRingMap].bytes / 2;
+  if (ring_bytes % kPageBytes != 0 || ring_bytes > std::uint64_t{1} << 31) {
+    return std::unexpected(Error::kRingGeometry);
+  }
+
+  const std::string path = bus.UioNode(*device.uio);
+  Descriptor node(open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
+  if (!node) return std::unexpected(ErrorOfOpen(path));
+  // The kernel would let two programs write to the same rings. A sub-channel's lock is that on its rings.
+  Descriptor ring_file;
+  if (subchannel) {
+    const std::string ring = bus.RingFile(device.instance, subchannel->id);
+    ring_file = Descriptor(open(ring.c_str(), O_RDWR | O_CLOEXEC));
+    if (!ring_file) return std::unexpected(ErrorOfOpen(ring));
+  }
+  const int locked = subchannel ? ring_file.get() : node.get();
+  if (flock(locked, LOCK_EX | LOCK_NB) != 0) return std::unexpected(Error::kDeviceBusy);
+
+  const auto id = subchannel ? subchannel->id : device.id;
+  const auto monitor = subchannel ? subchannel->monitor : device.monitor;
+  std::shared_ptr<KernelChannel> channel(new KernelChannel(id, monitor, std::move(node)));
+  channel->ring_file_ = std::move(ring_file);
+  // Sub-channels have rings of the same size as their primary, whatever their file claims.
+  channel->ring_pages_ = static_cast<std::uint32_t>(ring_bytes / kPageBytes);
+  if (monitor) {
+    if (auto mapped = channel->MapMonitor(); !mapped) return std::unexpected(mapped.error());
+  }
+  return channel;
+}
+
+Result<void> KernelChannel::MapMonitor() {
+  if (*monitor_ >= wire::kMonitorCount || std::to_underlying(id_) > wire::kMaximumChannelId) {
+    return std::unexpected(Error::kFieldOutOfRange);
+  }
+  auto interrupts = MapPage(fd(), kInterruptMap);
+  if (!interrupts) return std::unexpected(interrupts.error());
+  interrupt_page_ = std::move(*interrupts);
+  auto monitors = MapPage(fd(), kMonitorMap);
+  if (!monitors) return std::unexpected(monitors.error());
+  monitor_page_ = std::move(*monitors);
+  return {};
+}
+
+Result<RingMapping> KernelChannel::MapRings(const std::shared_ptr<KernelChannel>& self) {
+  const int file = self->ring_file_ ? self->ring_file_.get() : self->fd();
+  return MapRingsFromStart(file, self->ring_pages_, self);
+}
+
+KernelChannel::Signal KernelChannel::TakeSignal() {
+  std::int32_t count = 0;
+  const ssize_t bytes = read(fd(), &count, sizeof count);
+  if (bytes == sizeof count) return Signal::kRung;
+  return errno == EAGAIN || errno == EINTR ? Signal::kNone : Signal::kGone;
+}
+
+void KernelChannel::Ring() {
+  if (!monitor_) {
+    // Signals all channels of the device, and unmasks them: a bell too many is nothing bad.
+    const std::int32_t on = 1;
+    (void)!write(fd(), &on, sizeof on);  // a channel that has gone says so when it is read
+    return;
+  }
+  // The first one for hosts that do not know from the monitor which channel it was.
+  SetBit(interrupt_page_.base() + kSendHalf, std::to_underlying(id_));
+  const std::size_t group = *monitor_ / wire::kMonitorsPerGroup;
+  SetBit(monitor_page_.base() + offsetof(wire::MonitorPage, trigger_groups) +
+             group * sizeof(wire::MonitorTriggerGroup),
+         *monitor_ % wire::kMonitorsPerGroup);
+}
+
+}  // namespace kmcl::transport::uio
