@@ -32,8 +32,8 @@ constexpr std::optional<std::uint8_t> MonitorOf(wire::ChannelId channel) {
 
 enum class Monitors : std::uint8_t {
   kNone,
-  // Channels whose offer asks for one (wire::kOfferRequestMonitoredNotification), for clients that do not say
-  // how soon their bits are to be looked at.
+  // Channels whose offer asks for one (wire::kOfferRequestMonitoredNotification), for clients that
+  // do not say how soon their bits are to be looked at.
   kAsked,
   kAll,  // for clients that do
 };

@@ -26,8 +26,7 @@ Failure WhyNot(const std::string& device, bool bind, NTSTATUS status) {
     case STATUS_DEVICE_NOT_READY:
       return {kExitFailure, fmt::format("uio_hv_generic does not have {}", device), status};
     default:
-      return {kExitFailure,
-              fmt::format("cannot {} {}", bind ? "bind" : "unbind", device), status};
+      return {kExitFailure, fmt::format("cannot {} {}", bind ? "bind" : "unbind", device), status};
   }
 }
 
@@ -53,7 +52,7 @@ int Run(const BindOptions& options, bool bind) {
                      {"node", now->Node}});
   if (options.json.text()) {
     Print(fmt::format("{} {}: {}\n", InterfaceName(now->InterfaceType), GuidText(instance),
-                      now->Node[0] != '\0'   ? now->Node
+                      now->Node[0] != '\0'     ? now->Node
                       : now->Driver[0] != '\0' ? now->Driver
                                                : "no driver"));
   }
@@ -65,14 +64,15 @@ void Add(CLI::App& app, Command& chosen, bool bind) {
   CLI::App* command =
       bind ? app.add_subcommand("bind", "In a guest: give a device of its bus to user space")
            : app.add_subcommand("unbind", "In a guest: give a device back to the kernel's drivers");
-  command->add_option("DEVICE", options->device, "Its instance GUID, or a name that `vmbus list` shows")
+  command
+      ->add_option("DEVICE", options->device,
+                   "Its instance GUID, or a name that `vmbus list` shows")
       ->required();
   AddJsonOptions(*command, options->json);
   command->footer(bind ? "\nExample:\n  modprobe uio_hv_generic; vmbus bind echo"
                        : "\nExample:\n  vmbus unbind echo");
-  command->callback([options, bind, &chosen] {
-    chosen = [options, bind] { return Run(*options, bind); };
-  });
+  command->callback(
+      [options, bind, &chosen] { chosen = [options, bind] { return Run(*options, bind); }; });
 }
 
 }  // namespace

@@ -23,8 +23,8 @@ ClientChannel& Self(VMBCHANNEL channel) {
 Failure WhyNotConnected(const std::string& address, NTSTATUS status) {
   switch (status) {
     case STATUS_INVALID_PARAMETER_1:
-      return {kExitUsage, fmt::format("\"{}\" is not an address: write unix:PATH, or uio:", address),
-              status};
+      return {kExitUsage,
+              fmt::format("\"{}\" is not an address: write unix:PATH, or uio:", address), status};
     case STATUS_OBJECT_NAME_NOT_FOUND:
       if (address.starts_with("uio:")) {
         return {kExitLost, "this system is no guest with a VMBus (is hv_vmbus loaded?)", status};
@@ -47,7 +47,8 @@ Failure WhyNotConnected(const std::string& address, NTSTATUS status) {
 std::string WhyNotOpened(const char* name, NTSTATUS status) {
   switch (status) {
     case STATUS_DEVICE_NOT_READY:
-      return fmt::format("the {0} channel is not in the hands of uio_hv_generic: vmbus bind {0}", name);
+      return fmt::format("the {0} channel is not in the hands of uio_hv_generic: vmbus bind {0}",
+                         name);
     case STATUS_DEVICE_BUSY:
       return fmt::format("another program has the {} channel open", name);
     case STATUS_ACCESS_DENIED:

@@ -21,8 +21,8 @@ ULONG SpinMicroseconds(WaitMode wait);
 
 class ClientBus {
  public:
-  // `named` may be empty: then it is the bus of the guest we run in, uio:. Where there is none, a usage
-  // failure that names --bus and KMCL_BUS.
+  // `named` may be empty: then it is the bus of the guest we run in, uio:. Where there is none, a
+  // usage failure that names --bus and KMCL_BUS.
   static Outcome<std::unique_ptr<ClientBus>> Connect(const std::string& named,
                                                      WaitMode wait = WaitMode::kSleep);
   ~ClientBus() { KmclClientDestroy(client_); }

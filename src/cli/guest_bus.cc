@@ -26,7 +26,8 @@ Outcome<std::vector<KMCL_UIO_DEVICE>> GuestBusDevices() {
 Outcome<KMCL_UIO_DEVICE> FindGuestDevice(const std::string& text) {
   const auto wanted = InterfaceFromText(text);
   if (!wanted) {
-    return Fail(kExitUsage, fmt::format("\"{}\" is neither a GUID nor a device that is known", text));
+    return Fail(kExitUsage,
+                fmt::format("\"{}\" is neither a GUID nor a device that is known", text));
   }
   const auto devices = GuestBusDevices();
   if (!devices) {
@@ -38,9 +39,8 @@ Outcome<KMCL_UIO_DEVICE> FindGuestDevice(const std::string& text) {
     return *of_instance;
   }
   std::vector<KMCL_UIO_DEVICE> of_type;
-  std::ranges::copy_if(*devices, std::back_inserter(of_type), [&](const KMCL_UIO_DEVICE& each) {
-    return each.InterfaceType == *wanted;
-  });
+  std::ranges::copy_if(*devices, std::back_inserter(of_type),
+                       [&](const KMCL_UIO_DEVICE& each) { return each.InterfaceType == *wanted; });
   if (of_type.empty()) {
     return Fail(kExitFailure, fmt::format("the bus has no device {}", text), STATUS_NOT_FOUND);
   }

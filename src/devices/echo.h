@@ -24,8 +24,8 @@ class EchoDevice {
                                                                     HANDLE partition,
                                                                     Monitor monitor = Monitor::kNo);
 
-  // Saving: the device holds still until Resume, or goes. Restore makes one of it elsewhere; a status
-  // of KMCL's, or STATUS_DATA_ERROR.
+  // Saving: the device holds still until Resume, or goes. Restore makes one of it elsewhere; a
+  // status of KMCL's, or STATUS_DATA_ERROR.
   std::expected<std::vector<std::byte>, NTSTATUS> Save();
   void Resume();
   static std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> Restore(

@@ -1,10 +1,11 @@
-// The page by which a client signals without waking its server (VMBus reference 3.8), in use: a bit for each
-// of 128 monitors that the client sets and the server takes, and beside it how soon the client wants the bit
-// to be looked at.
+// The page by which a client signals without waking its server (VMBus reference 3.8), in use: a bit
+// for each of 128 monitors that the client sets and the server takes, and beside it how soon the
+// client wants the bit to be looked at.
 //
-// The format has a field for that latency and does not say who writes it. Here the client does, then rings
-// the channel's bell once, which has the server read it: 0 stands for bells, as at first. The page is the
-// client's memory; whatever it holds costs the server no more than turns at the pace of kShortestCheck.
+// The format has a field for that latency and does not say who writes it. Here the client does,
+// then rings the channel's bell once, which has the server read it: 0 stands for bells, as at
+// first. The page is the client's memory; whatever it holds costs the server no more than turns at
+// the pace of kShortestCheck.
 //
 // Any thread; the page is mapped for as long as anybody holds it.
 #pragma once
@@ -27,8 +28,9 @@ class MonitorPage {
   // However short the latency that is asked for, nobody looks more often.
   static constexpr std::chrono::nanoseconds kShortestCheck = std::chrono::microseconds(50);
 
-  // For a client that does not say: the time to the next look, so long after the last bit that was found.
-  // Busy channels are looked at as often as Hyper-V is said to, idle ones cost a thousand looks a second.
+  // For a client that does not say: the time to the next look, so long after the last bit that was
+  // found. Busy channels are looked at as often as Hyper-V is said to, idle ones cost a thousand
+  // looks a second.
   static std::chrono::nanoseconds UnannouncedInterval(std::chrono::nanoseconds quiet) {
     using namespace std::chrono_literals;
     return quiet < 20ms ? 100us : quiet < 100ms ? 250us : 1ms;
@@ -36,8 +38,8 @@ class MonitorPage {
 
   explicit MonitorPage(transport::Mapping mapping) : mapping_(std::move(mapping)) {}
 
-  // M0, partner of M1 in TakePending: what was written to the ring before is seen by the turn that follows.
-  // Sequentially consistent, for MonitoredBell.
+  // M0, partner of M1 in TakePending: what was written to the ring before is seen by the turn that
+  // follows. Sequentially consistent, for MonitoredBell.
   void SetPending(std::uint8_t monitor) { Pending(monitor).fetch_or(Bit(monitor)); }
   bool TakePending(std::uint8_t monitor) {
     if ((Pending(monitor).load(std::memory_order_relaxed) & Bit(monitor)) == 0) return false;
@@ -75,8 +77,8 @@ class MonitorPage {
   const transport::Mapping mapping_;
 };
 
-// Whether the client says when it is to be looked at. Operating systems do not: where a channel has a monitor
-// they set its bit, ring no bell, and rely on a hypervisor that looks.
+// Whether the client says when it is to be looked at. Operating systems do not: where a channel has
+// a monitor they set its bit, ring no bell, and rely on a hypervisor that looks.
 enum class MonitorPace : bool { kAnnounced, kUnannounced };
 
 // One channel's place on it.

@@ -1,4 +1,5 @@
-// Reads addresses: "local:NAME", "unix:PATH", "uio:" and "uio:INSTANCE". It opens nothing; Listen and Dial do.
+// Reads addresses: "local:NAME", "unix:PATH", "uio:" and "uio:INSTANCE". It opens nothing; Listen
+// and Dial do.
 #pragma once
 
 #include <sys/un.h>
@@ -19,8 +20,8 @@ struct Address {
   std::optional<wire::Guid> instance{};  // kUio: of the device, if one is named
 };
 
-// kAddressMalformed: another scheme, nothing after the colon where a name belongs, a zero byte, or an
-// instance that is no GUID.
+// kAddressMalformed: another scheme, nothing after the colon where a name belongs, a zero byte, or
+// an instance that is no GUID.
 [[nodiscard]] Result<Address> ParseAddress(std::string_view address);
 
 // The form that bind and connect want. kAddressMalformed for a path of more than 107 bytes; logged.

@@ -1,4 +1,4 @@
-// The two datagrams that open an shm connection (docs/transport.md): the client's hello, which
+// The two datagrams that open an shm connection (docs/transports.md): the client's hello, which
 // carries two memfds, and the server's welcome, which carries the ends of the bells or a reason why
 // not. Little endian, no padding. Whoever receives one copies it and calls its check before reading
 // further.

@@ -193,10 +193,11 @@ struct ClientRings {
 // The client's end also owns the donated memory. Any thread may call what is added here.
 class ClientLink : public Link {
  public:
-  // For a channel that is about to be described and opened: rings of so many pages each, control page
-  // included; a link that has no choice makes others. The bus thread's. As AllocatePages and MapRings, and
-  // where an operating system owns the channels (uio/kernel_link.h): kChannelUnknown, kDriverNotBound,
-  // kDeviceBusy, kDeviceRemoved, kPermissionDenied, kOutOfDescriptors, kSystemCall.
+  // For a channel that is about to be described and opened: rings of so many pages each, control
+  // page included; a link that has no choice makes others. The bus thread's. As AllocatePages and
+  // MapRings, and where an operating system owns the channels (uio/kernel_link.h): kChannelUnknown,
+  // kDriverNotBound, kDeviceBusy, kDeviceRemoved, kPermissionDenied, kOutOfDescriptors,
+  // kSystemCall.
   [[nodiscard]] virtual Result<ClientRings> MakeRings(wire::ChannelId channel,
                                                       std::uint32_t outgoing_pages,
                                                       std::uint32_t incoming_pages);
@@ -246,8 +247,9 @@ struct DialOptions {
 };
 
 // Addresses: "local:NAME" (both ends in this process), "unix:PATH" (a socket in the file system),
-// and for clients "uio:" or "uio:INSTANCE" (the bus of the guest we run in, or one device of it). Listen replaces a stale socket file, refuses one that is served (kAddressInUse), and
-// creates it with mode 0600. The file is removed when the listener is destroyed.
+// and for clients "uio:" or "uio:INSTANCE" (the bus of the guest we run in, or one device of it).
+// Listen replaces a stale socket file, refuses one that is served (kAddressInUse), and creates it
+// with mode 0600. The file is removed when the listener is destroyed.
 [[nodiscard]] Result<std::unique_ptr<Listener>> Listen(const std::string& address);
 // Connects and shakes hands; waits for the server's answer to the hello (5 s at most).
 [[nodiscard]] Result<std::unique_ptr<ClientLink>> Dial(const std::string& address,

@@ -1,6 +1,6 @@
 // The process's nonpaged pool: memory that every server this process connects to can see, and that
 // therefore crosses the boundary without a copy. One memfd for the whole process, region 1 of each
-// client's partition (docs/transport.md), in one linear window of address space.
+// client's partition (docs/transports.md), in one linear window of address space.
 //
 // Only the bytes that were allocated are shared memory; which of them are allocated, and how long
 // they are, stands elsewhere, where no peer can write.

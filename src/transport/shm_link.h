@@ -1,5 +1,5 @@
 // The shm transport: two processes, a Unix SOCK_SEQPACKET socket and a memfd. The socket carries
-// the hello, the welcome, and then control messages, nothing else (docs/transport.md).
+// the hello, the welcome, and then control messages, nothing else (docs/transports.md).
 #pragma once
 
 #include <memory>

@@ -24,8 +24,10 @@ DeviceEvents DeviceEvents::Listen() {
   sockaddr_nl address{};
   address.nl_family = AF_NETLINK;
   address.nl_groups = kKernelGroup;
-  if (!socket || bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    Log(LogLevel::kWarning, "uio: devices that come later will not be seen: %s", std::strerror(errno));
+  if (!socket ||
+      bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    Log(LogLevel::kWarning, "uio: devices that come later will not be seen: %s",
+        std::strerror(errno));
     socket.Reset();
   }
   return DeviceEvents(std::move(socket));
@@ -44,8 +46,8 @@ bool DeviceEvents::Take() {
       continue;
     }
     if (bytes < 0) break;
-    // Only the kernel's word counts. What names the bus, or a channel in user space's hands, is looked into;
-    // sysfs then says what has become of it.
+    // Only the kernel's word counts. What names the bus, or a channel in user space's hands, is
+    // looked into; sysfs then says what has become of it.
     if (sender.nl_pid != 0) continue;
     const std::string_view text(event.data(), static_cast<std::size_t>(bytes));
     concerns_us |= text.find("VMBUS") != text.npos || text.find("vmbus") != text.npos ||

@@ -23,8 +23,9 @@ namespace {
 
 // The kernel's own number, which it lets through to user space. Named in no header of user space.
 constexpr int kNotSupportedInKernel = 524;
-// `state` of a device: 2 is open, 3 is opened; the ones before are on the way there.
-constexpr std::uint64_t kOpenState = 2;
+// `state` of a device. The one before, which Linux calls "open", is that of every channel that is
+// offered.
+constexpr std::uint64_t kOpenedState = 3;
 
 // An attribute without its newline; nothing when it cannot be read.
 std::optional<std::string> ReadText(const std::string& path) {
@@ -156,7 +157,7 @@ Result<BusDevice> KernelBus::Read(const std::string& folder, const wire::Guid& i
   const auto type = ReadGuid(folder + "/class_id");
   const auto named = ReadGuid(folder + "/device_id");
   const auto id = ReadNumber<std::uint32_t>(folder + "/id");
-  const char* const wrong = !type                        ? "class_id"
+  const char* const wrong = !type                         ? "class_id"
                             : !named || named != instance ? "device_id"
                             : !id                         ? "id"
                                                           : nullptr;
@@ -169,7 +170,7 @@ Result<BusDevice> KernelBus::Read(const std::string& folder, const wire::Guid& i
   BusDevice device{.interface_type = *type, .instance = instance, .id = wire::ChannelId{*id}};
   device.monitor = ReadMonitor(folder);
   device.driver = LinkedName(folder + "/driver");
-  device.open = ReadNumber<std::uint64_t>(folder + "/state").value_or(0) >= kOpenState;
+  device.open = ReadNumber<std::uint64_t>(folder + "/state").value_or(0) == kOpenedState;
   const std::string primary = folder + "/channels/" + std::to_string(*id);
   device.interrupts = ReadNumber<std::uint64_t>(primary + "/interrupts").value_or(0);
   device.signals = ReadNumber<std::uint64_t>(primary + "/events").value_or(0);
@@ -198,8 +199,7 @@ Result<std::vector<BusDevice>> KernelBus::Devices() const {
 }
 
 Result<std::vector<UioMap>> KernelBus::Maps(std::uint32_t uio) const {
-  const std::string folder =
-      places_.sysfs + "/class/uio/uio" + std::to_string(uio) + "/maps/map";
+  const std::string folder = places_.sysfs + "/class/uio/uio" + std::to_string(uio) + "/maps/map";
   std::vector<UioMap> maps;
   for (int number = 0;; ++number) {
     const std::string map = folder + std::to_string(number);

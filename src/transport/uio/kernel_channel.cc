@@ -51,10 +51,11 @@ Error ErrorOfOpen(const std::string& path) {
   }
 }
 
-// A page of the kernel's. Present from now on: the kernel gives none any more once the device has gone.
+// A page of the kernel's. Present from now on: the kernel gives none any more once the device has
+// gone.
 Result<Mapping> MapPage(int node, std::size_t map) {
-  void* const page = mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, node,
-                          static_cast<off_t>(map * kPageBytes));
+  void* const page = mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+                          node, static_cast<off_t>(map * kPageBytes));
   if (page == MAP_FAILED) return std::unexpected(MemoryErrorFromErrno("mapping a page of the bus"));
   return Mapping(static_cast<std::byte*>(page), kPageBytes);
 }
@@ -66,7 +67,8 @@ void SetBit(std::byte* bits, std::uint32_t bit) {
 
 }  // namespace
 
-// Each mapping begins with the client's control page. So the copies lie over each other, later ones on top:
+// Each mapping begins with the client's control page. So the copies lie over each other, later ones
+// on top:
 //
 //   for the client's ring           C D D D
 //     (below, three pages further on)     c D D D         gives C DDD DDD
@@ -77,9 +79,9 @@ Result<RingMapping> MapRingsFromStart(int file, std::uint32_t ring_pages,
   constexpr std::uint32_t kMostPages = (std::uint32_t{1} << 31) / kPageBytes;
   if (ring_pages < 2 || ring_pages > kMostPages) return std::unexpected(Error::kRingGeometry);
   const std::size_t data_pages = ring_pages - 1;
-  const std::size_t first_view = 0;                            // in pages
-  const std::size_t second_start = ring_pages + data_pages;    // the mapping whose second half is
-  const std::size_t second_view = second_start + ring_pages;   // this
+  const std::size_t first_view = 0;                           // in pages
+  const std::size_t second_start = ring_pages + data_pages;   // the mapping whose second half is
+  const std::size_t second_view = second_start + ring_pages;  // this
   const std::size_t pages = second_view + ring_pages + data_pages;
 
   void* const reserved = mmap(nullptr, pages * kPageBytes, PROT_NONE,
@@ -125,14 +127,15 @@ Result<std::shared_ptr<KernelChannel>> KernelChannel::Open(
     return std::unexpected(Error::kRingGeometry);
   }
   const std::uint64_t ring_bytes = (*maps)[kRingMap].bytes / 2;
-  if (ring_bytes % kPageBytes != 0 || ring_bytes > std::uint64_t{1} << 31) {
+  if ((*maps)[kRingMap].bytes % (2 * kPageBytes) != 0 || ring_bytes > std::uint64_t{1} << 31) {
     return std::unexpected(Error::kRingGeometry);
   }
 
   const std::string path = bus.UioNode(*device.uio);
   Descriptor node(open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
   if (!node) return std::unexpected(ErrorOfOpen(path));
-  // The kernel would let two programs write to the same rings. A sub-channel's lock is that on its rings.
+  // The kernel would let two programs write to the same rings. A sub-channel's lock is that on its
+  // rings.
   Descriptor ring_file;
   if (subchannel) {
     const std::string ring = bus.RingFile(device.instance, subchannel->id);

@@ -1,8 +1,9 @@
-// An open channel of a Linux guest: a descriptor of /dev/uioN, the rings that the kernel has made, and the words
-// by which the host is signalled (VMBus reference 6.2, 6.3).
+// An open channel of a Linux guest: a descriptor of /dev/uioN, the rings that the kernel has made,
+// and the words by which the host is signalled (VMBus reference 6.2, 6.3).
 //
-// The kernel opens the channel with the first descriptor and closes it with the last. So a channel is closed when
-// its last owner lets go of it: the link, the mapping of its rings, and whoever holds a doorbell.
+// The kernel opens the channel with the first descriptor and closes it with the last. So a channel
+// is closed when its last owner lets go of it: the link, the mapping of its rings, and whoever
+// holds a doorbell.
 #pragma once
 
 #include <cstdint>
@@ -18,11 +19,12 @@ namespace kmcl::transport::uio {
 
 class KernelChannel {
  public:
-  // Opens the device's channel, or one of its sub-channels, which the kernel has opened by itself when its
-  // primary was. The control pages are the kernel's work, and the host may have begun to write.
-  // kDriverNotBound: uio_hv_generic does not have the device. kDeviceBusy: another program, or another channel of
-  // this one, has it. kDeviceRemoved: it has gone, or the host refuses. kRingGeometry: the maps are not those of
-  // uio_hv_generic. kPermissionDenied, kOutOfMemory, kOutOfDescriptors, kSystemCall (logged).
+  // Opens the device's channel, or one of its sub-channels, which the kernel has opened by itself
+  // when its primary was. The control pages are the kernel's work, and the host may have begun to
+  // write. kDriverNotBound: uio_hv_generic does not have the device. kDeviceBusy: another program,
+  // or another channel of this one, has it. kDeviceRemoved: it has gone, or the host refuses.
+  // kRingGeometry: the maps are not those of uio_hv_generic. kPermissionDenied, kOutOfMemory,
+  // kOutOfDescriptors, kSystemCall (logged).
   [[nodiscard]] static Result<std::shared_ptr<KernelChannel>> Open(
       const KernelBus& bus, const BusDevice& device, const std::optional<Subchannel>& subchannel);
 
@@ -56,8 +58,9 @@ class KernelChannel {
   Mapping monitor_page_;
 };
 
-// Shows two rings that lie in `file`, one behind the other, as Link::MapRings does. Every mapping of the file
-// begins at its offset 0, as those of /dev/uioN do. Also for tests. kRingGeometry, kOutOfMemory, kMemoryKind.
+// Shows two rings that lie in `file`, one behind the other, as Link::MapRings does. Every mapping
+// of the file begins at its offset 0, as those of /dev/uioN do. Also for tests. kRingGeometry,
+// kOutOfMemory, kMemoryKind.
 [[nodiscard]] Result<RingMapping> MapRingsFromStart(int file, std::uint32_t ring_pages,
                                                     std::shared_ptr<const void> lease);
 

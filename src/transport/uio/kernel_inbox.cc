@@ -43,11 +43,10 @@ ChannelSet KernelInbox::Collect() {
   {
     MutexLock lock(mutex_);
     std::array<epoll_event, 32> events;
-    const int count =
-        epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
+    const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
     for (int i = 0; i < count; ++i) {
-      const auto found = channels_.find(wire::ChannelId{static_cast<std::uint32_t>(
-          events[static_cast<std::size_t>(i)].data.u64)});
+      const auto found = channels_.find(wire::ChannelId{
+          static_cast<std::uint32_t>(events[static_cast<std::size_t>(i)].data.u64)});
       if (found == channels_.end()) continue;
       KernelChannel& channel = *found->second;
       const auto id = std::to_underlying(channel.id());

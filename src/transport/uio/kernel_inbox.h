@@ -1,4 +1,5 @@
-// Where the signals of open channels arrive, for one dispatch thread: an epoll over the channels' descriptors.
+// Where the signals of open channels arrive, for one dispatch thread: an epoll over the channels'
+// descriptors.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,8 @@ class KernelInbox final : public BellInbox {
  public:
   using OnGone = std::function<void(wire::ChannelId)>;
 
-  // `on_gone` is called by Collect, once for a channel that the kernel has taken away. kOutOfDescriptors,
-  // kOutOfMemory.
+  // `on_gone` is called by Collect, once for a channel that the kernel has taken away.
+  // kOutOfDescriptors, kOutOfMemory.
   [[nodiscard]] static Result<std::unique_ptr<KernelInbox>> Create(OnGone on_gone);
 
   // Any thread, also while Collect runs. A channel is in one inbox at most.

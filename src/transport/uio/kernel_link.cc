@@ -126,7 +126,8 @@ void KernelLink::On(const wire::RequestOffers&) {
   Say(wire::AllOffersDelivered{});
 }
 
-// The first one of a channel is that of its rings: a client describes nothing else before it has opened.
+// The first one of a channel is that of its rings: a client describes nothing else before it has
+// opened.
 void KernelLink::On(const wire::GpadlHeader& message) {
   const auto found = opened_.find(message.channel_id);
   const bool is_ring = found != opened_.end() && !found->second.ring;
@@ -228,8 +229,8 @@ void KernelLink::LookAround() {
   if (bus_gone_) Wake();
 }
 
-// What sysfs does not say is left empty: flags, user data, MMIO space. A monitor is not the client's affair:
-// doorbells know of it.
+// What sysfs does not say is left empty: flags, user data, MMIO space. A monitor is not the
+// client's affair: doorbells know of it.
 void KernelLink::Offer(wire::ChannelId id, const Offered& offered) {
   wire::OfferChannel message;
   message.interface_id = offered.device.interface_type;
@@ -290,10 +291,8 @@ Result<ClientRings> KernelLink::MakeRings(wire::ChannelId channel, std::uint32_t
   if (!run) return std::unexpected(run.error());
   opened_[channel] = {
       .channel = std::move(*opened), .run = *run, .ring = std::nullopt, .inbox = std::nullopt};
-  return ClientRings{.run = *run,
-                     .downstream_page = ring_pages,
-                     .mapping = std::move(*rings),
-                     .in_use = true};
+  return ClientRings{
+      .run = *run, .downstream_page = ring_pages, .mapping = std::move(*rings), .in_use = true};
 }
 
 void KernelLink::FreePages(PageRun run) {

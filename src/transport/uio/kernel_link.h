@@ -1,16 +1,17 @@
-// A client's link whose other end is the kernel of the guest that the program runs in. hv_vmbus speaks the
-// control protocol with the host, and there is no way past it; so the client's control messages are answered
-// here, from what the kernel shows, and an open channel is a descriptor of /dev/uioN:
+// A client's link whose other end is the kernel of the guest that the program runs in. hv_vmbus
+// speaks the control protocol with the host, and there is no way past it; so the client's control
+// messages are answered here, from what the kernel shows, and an open channel is a descriptor of
+// /dev/uioN:
 //
 //   INITIATE_CONTACT    5.3 at most; what the kernel itself has agreed on is not to be learned
 //   REQUEST_OFFERS      the devices in sysfs; later ones by uevents
-//   GPADL_HEADER        of the rings: taken, as the kernel has described them. Of anything else: refused
-//   OPEN_CHANNEL        has happened when the rings were made, which takes opening the device
-//   RESCIND (ours)      reading the device gives EIO, or it has left sysfs
-//   UNLOAD              nothing to do: channels are closed one by one
+//   GPADL_HEADER        of the rings: taken, as the kernel has described them. Of anything else:
+//   refused OPEN_CHANNEL        has happened when the rings were made, which takes opening the
+//   device RESCIND (ours)      reading the device gives EIO, or it has left sysfs UNLOAD nothing to
+//   do: channels are closed one by one
 //
-// The rest is the kernel's memory: rings of the size that it has chosen, and no memory of the program's can be
-// shown to the host. See docs/transports.md.
+// The rest is the kernel's memory: rings of the size that it has chosen, and no memory of the
+// program's can be shown to the host. See docs/transports.md.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +36,8 @@ namespace kmcl::transport::uio {
 
 class KernelLink final : public ClientLink {
  public:
-  // All devices, or one. kAddressUnreachable: there is no bus. kOutOfDescriptors, kOutOfMemory, kSystemCall.
+  // All devices, or one. kAddressUnreachable: there is no bus. kOutOfDescriptors, kOutOfMemory,
+  // kSystemCall.
   [[nodiscard]] static Result<std::unique_ptr<KernelLink>> Dial(
       KernelBus bus, const std::optional<wire::Guid>& instance, const DialOptions& options);
 
@@ -88,7 +90,10 @@ class KernelLink final : public ClientLink {
 
   KernelLink(KernelBus bus, const std::optional<wire::Guid>& instance, PartitionMemory own,
              DeviceEvents events)
-      : bus_(std::move(bus)), instance_(instance), own_(std::move(own)), events_(std::move(events)) {}
+      : bus_(std::move(bus)),
+        instance_(instance),
+        own_(std::move(own)),
+        events_(std::move(events)) {}
   [[nodiscard]] Result<void> Start(std::uint32_t bell_count);
 
   template <typename Message>
