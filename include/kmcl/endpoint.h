@@ -6,9 +6,9 @@
  *
  * Glossary
  *   bus         The connection between one server and its clients, named by an address.
- *   address     "unix:PATH" (a Unix socket; PATH is absolute or relative) or "local:NAME" (both ends in
- *               this process). Everywhere an address may be NULL, the environment variable KMCL_BUS is
- *               used instead.
+ *   address     "unix:PATH" (a Unix socket; PATH is absolute or relative), "local:NAME" (both ends in this
+ *               process), and for clients "uio:" (in a guest: kmcl/uio.h). Everywhere an address may be
+ *               NULL, the environment variable KMCL_BUS is used instead.
  *   server      The end that listens and offers channels (the host's side of VMBus).
  *   client      One end that connects and opens channels (a guest's side).
  *   partition   One connected client as its server sees it. Partitions cannot see each other.

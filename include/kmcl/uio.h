@@ -29,9 +29,8 @@
  *     Below that a device without a monitor cannot be bound.
  *   * A device that the host takes away ends its channel as everywhere: EvtChannelSuspend, packets
  *     completed with STATUS_DEVICE_REMOVED, EvtChannelClosed. Linux gives the rings' memory back then,
- *     and does not take it away from the program: for the moment until the program has heard of it and
- *     let go, it may write into a page that belongs to somebody else in the guest. Linux 6.1 and 6.12 are
- *     alike in this.
+ *     and does not take it away from the program: in the moment until a dispatch thread has heard of it,
+ *     the program may write into a page that belongs to somebody else in the guest.
  *   * Sub-channels are the kernel's to open, when it sees them offered; a sub-channel that is closed by
  *     the program stays open for the host until its primary is closed.
  *

@@ -8,13 +8,15 @@ here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/guest/expect.sh
 source "$here/expect.sh"
 
+[[ -x $1-static ]] || { echo "there is no $1-static: it is built where libcrypto.a is" && exit 77; }
 # When the guest's driver takes up the heartbeat, its ping is at work: the sign for taking the device away.
 beside='echo "{\"request\":\"device-await\",\"device\":\"heartbeat\"}" | vmbus guest requests >/dev/null
 vmbus guest device remove echo
 vmbus guest device add echo
 type again'
 
-guest "$1" "$2" --tools --beside "$beside" 'for module in hv_vmbus uio uio_hv_generic; do
+guest "$1" "$2" --program "$1-static" --beside "$beside" 'vmbus() { vmbus-static "$@"; }
+for module in hv_vmbus uio uio_hv_generic; do
   insmod /modules/$module.ko || echo "no $module"
 done
 await_offers 2

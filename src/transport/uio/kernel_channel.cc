@@ -67,54 +67,6 @@ void SetBit(std::byte* bits, std::uint32_t bit) {
 
 }  // namespace
 
-// Each mapping begins with the client's control page. So the copies lie over each other, later ones
-// on top:
-//
-//   for the client's ring           C D D D
-//     (below, three pages further on)     c D D D         gives C DDD DDD
-//   for the server's ring           C D D D C D D D
-//     (below, three pages further on)     c d d d c D D D gives (C DDD) C DDD DDD
-Result<RingMapping> MapRingsFromStart(int file, std::uint32_t ring_pages,
-                                      std::shared_ptr<const void> lease) {
-  constexpr std::uint32_t kMostPages = (std::uint32_t{1} << 31) / kPageBytes;
-  if (ring_pages < 2 || ring_pages > kMostPages) return std::unexpected(Error::kRingGeometry);
-  const std::size_t data_pages = ring_pages - 1;
-  const std::size_t first_view = 0;                           // in pages
-  const std::size_t second_start = ring_pages + data_pages;   // the mapping whose second half is
-  const std::size_t second_view = second_start + ring_pages;  // this
-  const std::size_t pages = second_view + ring_pages + data_pages;
-
-  void* const reserved = mmap(nullptr, pages * kPageBytes, PROT_NONE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (reserved == MAP_FAILED) return std::unexpected(MemoryErrorFromErrno("mmap"));
-  Mapping mapping(static_cast<std::byte*>(reserved), pages * kPageBytes, std::move(lease));
-  const struct {
-    std::size_t at;
-    std::size_t count;
-  } pieces[] = {
-      {first_view + data_pages, ring_pages},
-      {first_view, ring_pages},
-      {second_start + data_pages, std::size_t{2} * ring_pages},
-      {second_start, std::size_t{2} * ring_pages},
-  };
-  for (const auto& piece : pieces) {
-    if (mmap(mapping.base() + piece.at * kPageBytes, piece.count * kPageBytes,
-             PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0) == MAP_FAILED) {
-      return std::unexpected(MemoryErrorFromErrno("mapping rings"));
-    }
-  }
-  const auto view_at = [&](std::size_t page) {
-    std::byte* const control = mapping.base() + page * kPageBytes;
-    return RingMapping::View{control, control + kPageBytes,
-                             static_cast<std::uint32_t>(data_pages * kPageBytes)};
-  };
-  RingMapping rings;
-  rings.client_to_server = view_at(first_view);
-  rings.server_to_client = view_at(second_view);
-  rings.mapping = std::move(mapping);
-  return rings;
-}
-
 Result<std::shared_ptr<KernelChannel>> KernelChannel::Open(
     const KernelBus& bus, const BusDevice& device, const std::optional<Subchannel>& subchannel) {
   if (!device.uio) return std::unexpected(Error::kDriverNotBound);
@@ -172,14 +124,19 @@ Result<void> KernelChannel::MapMonitor() {
 
 Result<RingMapping> KernelChannel::MapRings(const std::shared_ptr<KernelChannel>& self) {
   const int file = self->ring_file_ ? self->ring_file_.get() : self->fd();
-  return MapRingsFromStart(file, self->ring_pages_, self);
+  auto rings = KernelRings::Map(file, self->ring_pages_, self);
+  if (!rings) return std::unexpected(rings.error());
+  self->rings_ = *rings;
+  return KernelRings::Views(std::move(*rings));
 }
 
 KernelChannel::Signal KernelChannel::TakeSignal() {
   std::int32_t count = 0;
   const ssize_t bytes = read(fd(), &count, sizeof count);
   if (bytes == sizeof count) return Signal::kRung;
-  return errno == EAGAIN || errno == EINTR ? Signal::kNone : Signal::kGone;
+  if (errno == EAGAIN || errno == EINTR) return Signal::kNone;
+  if (const auto rings = rings_.lock()) rings->Detach();
+  return Signal::kGone;
 }
 
 void KernelChannel::Ring() {

@@ -14,6 +14,7 @@
 #include "transport/descriptor.h"
 #include "transport/link.h"
 #include "transport/uio/kernel_bus.h"
+#include "transport/uio/kernel_rings.h"
 
 namespace kmcl::transport::uio {
 
@@ -33,13 +34,14 @@ class KernelChannel {
   int fd() const { return node_.get(); }
 
   enum class Signal : std::uint8_t { kNone, kRung, kGone };
-  // Takes what waits, and never does. A thread at a time.
+  // Takes what waits, and never does. A thread at a time. With kGone the rings are no more the
+  // kernel's (KernelRings::Detach).
   Signal TakeSignal();
 
   // Signals the host. Any thread.
   void Ring();
 
-  // Both rings; they keep `self` open.
+  // Both rings, once; they keep `self` open. Before anybody takes signals.
   [[nodiscard]] static Result<RingMapping> MapRings(const std::shared_ptr<KernelChannel>& self);
   // Of one ring, control page included.
   std::uint32_t ring_pages() const { return ring_pages_; }
@@ -54,14 +56,9 @@ class KernelChannel {
   const Descriptor node_;
   Descriptor ring_file_;  // of a sub-channel; the primary's rings are the node's first map
   std::uint32_t ring_pages_ = 0;
-  Mapping interrupt_page_;  // with a monitor only
+  std::weak_ptr<KernelRings> rings_;  // which hold this object
+  Mapping interrupt_page_;            // with a monitor only
   Mapping monitor_page_;
 };
-
-// Shows two rings that lie in `file`, one behind the other, as Link::MapRings does. Every mapping
-// of the file begins at its offset 0, as those of /dev/uioN do. Also for tests. kRingGeometry,
-// kOutOfMemory, kMemoryKind.
-[[nodiscard]] Result<RingMapping> MapRingsFromStart(int file, std::uint32_t ring_pages,
-                                                    std::shared_ptr<const void> lease);
 
 }  // namespace kmcl::transport::uio

@@ -1,4 +1,5 @@
-// The answers to a client's control messages. What an open channel does is for tests/guest.
+// The answers to a client's control messages, and what cannot be opened. What an open channel does
+// is for tests/guest.
 #include "transport/uio/kernel_link.h"
 
 #include <gtest/gtest.h>
@@ -189,6 +190,25 @@ TEST_F(KernelLinkTest, MemoryOfTheProgramIsNotShared) {
   const auto created = Of<wire::GpadlCreated>(Hear());
   ASSERT_EQ(created.size(), 1u);
   EXPECT_NE(created[0].status, wire::kStatusSuccess);
+}
+
+TEST(KernelChannelTest, OnlyWhatTheDriverHasCanBeOpened) {
+  FakeBus fake;
+  fake.AddDevice(kEchoType, kEcho, 12);
+  const KernelBus bus = fake.bus();
+  EXPECT_EQ(KernelChannel::Open(bus, *bus.Device(kEcho), std::nullopt).error(),
+            Error::kDriverNotBound);
+  fake.SetUio(kEcho, 0, "0x22000");  // of which there is no node
+  EXPECT_EQ(KernelChannel::Open(bus, *bus.Device(kEcho), std::nullopt).error(),
+            Error::kDeviceRemoved);
+  for (const char* bytes : {"0x22001\n", "0xffffffff00000000\n"}) {
+    FakeBus odd;
+    odd.AddDevice(kEchoType, kEcho, 12);
+    odd.SetUio(kEcho, 0, bytes);
+    EXPECT_EQ(KernelChannel::Open(odd.bus(), *odd.bus().Device(kEcho), std::nullopt).error(),
+              Error::kRingGeometry)
+        << bytes;
+  }
 }
 
 }  // namespace

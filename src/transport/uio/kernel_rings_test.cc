@@ -1,5 +1,5 @@
 // How rings are shown that can only be mapped from the beginning of their file.
-#include "transport/uio/kernel_channel.h"
+#include "transport/uio/kernel_rings.h"
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -7,7 +7,7 @@
 
 #include <cstring>
 
-#include "transport/uio/fake_bus.h"
+#include "transport/descriptor.h"
 #include "wire/ids.h"
 
 namespace kmcl::transport::uio {
@@ -39,11 +39,12 @@ TEST_P(RingsFromStart, AreShownWithTheirDataTwice) {
   const std::uint32_t data_pages = ring_pages - 1;
   const Descriptor file = FileOfPages(2 * ring_pages);
   auto lease = std::make_shared<int>(0);
-  auto rings = MapRingsFromStart(file.get(), ring_pages, lease);
-  ASSERT_TRUE(rings.has_value());
+  auto mapped = KernelRings::Map(file.get(), ring_pages, lease);
+  ASSERT_TRUE(mapped.has_value());
+  RingMapping rings = KernelRings::Views(std::move(*mapped));
   EXPECT_EQ(lease.use_count(), 2);
   std::uint32_t control = 0;
-  for (const auto& view : {rings->client_to_server, rings->server_to_client}) {
+  for (const auto& view : {rings.client_to_server, rings.server_to_client}) {
     EXPECT_EQ(view.data_bytes, data_pages * kPage);
     EXPECT_EQ(NumberAt(view.control), control);
     for (std::uint32_t page = 0; page < 2 * data_pages; ++page) {
@@ -54,35 +55,43 @@ TEST_P(RingsFromStart, AreShownWithTheirDataTwice) {
     EXPECT_EQ(view.data[data_pages * kPage + 5], std::byte{0x5A});
     control += ring_pages;
   }
-  *rings = {};
+  rings = {};
   EXPECT_EQ(lease.use_count(), 1);
+}
+
+TEST_P(RingsFromStart, AreACopyOnceTheyAreDetached) {
+  const std::uint32_t ring_pages = GetParam();
+  const std::uint32_t data_pages = ring_pages - 1;
+  const Descriptor file = FileOfPages(2 * ring_pages);
+  auto mapped = KernelRings::Map(file.get(), ring_pages, nullptr);
+  ASSERT_TRUE(mapped.has_value());
+  (*mapped)->Detach();
+  const RingMapping rings = KernelRings::Views(std::move(*mapped));
+  std::uint32_t control = 0;
+  for (const auto& view : {rings.client_to_server, rings.server_to_client}) {
+    EXPECT_EQ(NumberAt(view.control), control);
+    for (std::uint32_t page = 0; page < 2 * data_pages; ++page) {
+      EXPECT_EQ(NumberAt(view.data + page * kPage), control + 1 + page % data_pages);
+    }
+    std::memset(view.control, 0xFF, kPage);
+    std::memset(view.data, 0xFF, data_pages * kPage);
+    EXPECT_EQ(view.data[2 * data_pages * kPage - 1], std::byte{0xFF}) << "still shown twice";
+    control += ring_pages;
+  }
+  for (std::uint32_t page = 0; page < 2 * ring_pages; ++page) {
+    std::uint32_t number = 0;
+    ASSERT_EQ(pread(file.get(), &number, sizeof number, static_cast<off_t>(page * kPage)),
+              static_cast<ssize_t>(sizeof number));
+    EXPECT_EQ(number, page) << "the file is out of reach";
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(OfManySizes, RingsFromStart, testing::Values(2, 3, 5, 17, 512));
 
-TEST(KernelChannelTest, ARingWithoutDataIsNone) {
+TEST(KernelRingsTest, ARingWithoutDataIsNone) {
   const Descriptor file = FileOfPages(2);
-  EXPECT_EQ(MapRingsFromStart(file.get(), 1, nullptr).error(), Error::kRingGeometry);
-  EXPECT_EQ(MapRingsFromStart(file.get(), 0, nullptr).error(), Error::kRingGeometry);
-}
-
-TEST(KernelChannelTest, OnlyWhatTheDriverHasCanBeOpened) {
-  FakeBus fake;
-  fake.AddDevice(kEchoType, kEcho, 12);
-  const KernelBus bus = fake.bus();
-  EXPECT_EQ(KernelChannel::Open(bus, *bus.Device(kEcho), std::nullopt).error(),
-            Error::kDriverNotBound);
-  fake.SetUio(kEcho, 0, "0x22000");  // of which there is no node
-  EXPECT_EQ(KernelChannel::Open(bus, *bus.Device(kEcho), std::nullopt).error(),
-            Error::kDeviceRemoved);
-  for (const char* bytes : {"0x22001\n", "0xffffffff00000000\n"}) {
-    FakeBus odd;
-    odd.AddDevice(kEchoType, kEcho, 12);
-    odd.SetUio(kEcho, 0, bytes);
-    EXPECT_EQ(KernelChannel::Open(odd.bus(), *odd.bus().Device(kEcho), std::nullopt).error(),
-              Error::kRingGeometry)
-        << bytes;
-  }
+  EXPECT_EQ(KernelRings::Map(file.get(), 1, nullptr).error(), Error::kRingGeometry);
+  EXPECT_EQ(KernelRings::Map(file.get(), 0, nullptr).error(), Error::kRingGeometry);
 }
 
 }  // namespace
