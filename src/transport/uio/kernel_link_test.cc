@@ -201,7 +201,7 @@ TEST(KernelChannelTest, OnlyWhatTheDriverHasCanBeOpened) {
   fake.SetUio(kEcho, 0, "0x22000");  // of which there is no node
   EXPECT_EQ(KernelChannel::Open(bus, *bus.Device(kEcho), std::nullopt).error(),
             Error::kDeviceRemoved);
-  for (const char* bytes : {"0x22001\n", "0xffffffff00000000\n"}) {
+  for (const char* bytes : {"0x22001", "0xffffffff00000000"}) {
     FakeBus odd;
     odd.AddDevice(kEchoType, kEcho, 12);
     odd.SetUio(kEcho, 0, bytes);
