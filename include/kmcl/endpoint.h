@@ -149,8 +149,8 @@ NTSTATUS KmclClientQueryOffers(KMCL_CLIENT Client, PKMCL_OFFER Offers, ULONG Cap
 /* Server, in the Init window of a channel: TRUE has the offer ask for a monitor (offer flag 0x400), a bit in
  * a page of the client's that stands for its signals. For guests of a virtual machine (kmcl/kvm.h): their
  * channels have monitors only where that is asked for, since a guest then signals by the bit alone, and
- * somebody has to look: a dispatch thread does, every 0.1 ms while the channel is busy and every
- * millisecond while it is idle, from open to close. Needed by what a Linux guest opens through
+ * somebody has to look: a dispatch thread does, from open to close, every 0.1 ms while the channel is
+ * busy and every 2 ms while it is idle. Needed by what a Linux guest opens through
  * uio_hv_generic below 6.10, which has no other signal. Default FALSE. Clients of other buses, who have
  * monitors anyway, just see the flag. The first 128 channel ids have a monitor; a guest that gives no page
  * gets none.

@@ -86,7 +86,9 @@ NTSTATUS KmclUioQueryDevices(PKMCL_UIO_DEVICE Devices, ULONG Capacity, PULONG Co
 NTSTATUS KmclUioBind(const GUID *Instance);
 
 /* Takes the device from uio_hv_generic, and lets the kernel find another driver. A program that has it open
- * loses its channel. Statuses as KmclUioBind's, and
+ * loses its channel. Statuses as KmclUioBind's, and the one below. Beware of Linux 6.1 (seen with Debian's):
+ * it forgets to take back the driver's callback for rescinds, and when the host takes the device away later,
+ * while uio_hv_generic does not have it, the guest's kernel oopses. Bind it again before that.
  *   STATUS_DEVICE_NOT_READY        uio_hv_generic does not have it. */
 NTSTATUS KmclUioUnbind(const GUID *Instance);
 

@@ -9,8 +9,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 source "$here/expect.sh"
 
 [[ -x $1-static ]] || { echo "there is no $1-static: it is built where libcrypto.a is" && exit 77; }
-# When the guest's driver takes up the heartbeat, its ping is at work: the sign for taking the device away.
-beside='echo "{\"request\":\"device-await\",\"device\":\"heartbeat\"}" | vmbus guest requests >/dev/null
+# When the guest's driver takes up the heartbeat, its ping is at work: the sign for taking the device away. Each
+# request for it waits a while, and then says no.
+beside='in_use() { echo "{\"request\":\"device-await\",\"device\":\"heartbeat\"}" | vmbus guest requests; }
+until in_use >/dev/null; do :; done
 vmbus guest device remove echo
 vmbus guest device add echo
 type again'
