@@ -52,5 +52,14 @@ TEST_F(MonitorPageTest, WhateverThePageHoldsTheServerLooksAtItsOwnPace) {
   EXPECT_EQ(MonitorPage::IntervalOf(1), MonitorPage::kShortestCheck);
 }
 
+TEST(MonitorPage, AClientThatDoesNotSayIsLookedAtLessAndLessOften) {
+  using namespace std::chrono_literals;
+  EXPECT_EQ(MonitorPage::UnannouncedInterval(0ns), 100us);
+  EXPECT_EQ(MonitorPage::UnannouncedInterval(400us), 100us);
+  EXPECT_EQ(MonitorPage::UnannouncedInterval(4ms), 1ms);
+  EXPECT_EQ(MonitorPage::UnannouncedInterval(8ms), 2ms);
+  EXPECT_EQ(MonitorPage::UnannouncedInterval(24h), 2ms);
+}
+
 }  // namespace
 }  // namespace kmcl::endpoint
