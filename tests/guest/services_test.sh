@@ -1,16 +1,22 @@
 #!/usr/bin/env bash
 # Linux' own drivers agree with the integration services, the guest lives by the host's count, it gets the host's time
 # however far it was from it, and it reboots and powers off when it is told to.
-#   services_test.sh VMBUS PARTS PTP_OFFSET
+#   services_test.sh VMBUS PARTS PTP_OFFSET [RELEASE_OF_DEBIAN LINUX_VERSION]
 # shellcheck disable=SC2016,SC2119  # what the guest does is for its shell to expand
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/guest/expect.sh
 source "$here/expect.sh"
 
+kernel=()
+if (($# > 3)); then
+  "$here/parts" "$2-$4" "$4" || exit $?
+  kernel=(--kernel "$2-$4")
+fi
 # Microseconds.
 tolerance=50000
-guest_commands='insmod /modules/hv_vmbus.ko
+guest_commands='echo "kernel $(uname -r)"
+insmod /modules/hv_vmbus.ko
 insmod /modules/ptp.ko 2>/dev/null
 mkdir /sbin
 for word in poweroff reboot; do
@@ -53,8 +59,9 @@ await_said "what is the time" && echo "before $(microseconds)" && type go-on
 await_said "what is the time now" && echo "after $(microseconds)" && type go-on
 await_said "heartbeat: ok"
 await_said "go on" && vmbus guest --json status && vmbus guest shutdown --wait'
-guest "$1" "$2" --program "$3" --beside "$host_commands" "${guest_commands//TOLERANCE/$tolerance}" \
+guest "$1" "$2" "${kernel[@]}" --program "$3" --beside "$host_commands" "${guest_commands//TOLERANCE/$tolerance}" \
   -- --device heartbeat,timesync,shutdown
+expect_line "^kernel ${5:-}"
 expect_line 'driver: Heartbeat IC version 3\.0'
 expect_line 'driver: Shutdown IC version 3\.2'
 expect_line 'driver: TimeSync IC version 4\.0'
