@@ -5,6 +5,8 @@ if(NOT CMAKE_CXX_COMPILER_LAUNCHER AND NOT DEFINED ENV{CMAKE_CXX_COMPILER_LAUNCH
   mark_as_advanced(KMCL_CCACHE)
   if(KMCL_CCACHE)
     set(CMAKE_C_COMPILER_LAUNCHER ${KMCL_CCACHE})
-    set(CMAKE_CXX_COMPILER_LAUNCHER ${KMCL_CCACHE})
+    # It leaves alone what reads precompiled headers unless it is told that no macro in them matters.
+    set(CMAKE_CXX_COMPILER_LAUNCHER
+      ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${KMCL_CCACHE})
   endif()
 endif()

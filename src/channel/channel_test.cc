@@ -409,7 +409,6 @@ TEST(ChannelTest, ARequestNowIsInTheRingOrNowhere) {
 TEST(ChannelTest, ARequestFailsAtOnceWhenTheChannelCloses) {
   Pair pair;
   pair.Start();
-  Result<std::size_t> inside;
   // From a state callback that has not returned yet.
   pair.client.handler.on_post_started = nullptr;
   std::atomic<bool> done{false};

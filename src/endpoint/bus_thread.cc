@@ -117,12 +117,13 @@ void BusThread::Run() {
       continue;
     }
     for (int i = 0; i < count; ++i) {
-      if (events[i].data.u64 == 0) {
+      const std::uint64_t token = events[i].data.u64;  // copied: it is not aligned there
+      if (token == 0) {
         RunTasks();
         continue;
       }
       // Unwatched by an event before it in the same round: gone from the map.
-      const auto found = watched_.find(events[i].data.u64);
+      const auto found = watched_.find(token);
       if (found == watched_.end()) continue;
       const auto watched = found->second;  // it may unwatch itself
       watched->on_event(events[i].events);

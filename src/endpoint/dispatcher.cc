@@ -259,14 +259,15 @@ void Dispatcher::WaitForBells(std::int64_t timeout_ns) {
   }
   const int count = epoll_wait(epoll_, events, 32, timeout_ns < 0 ? -1 : 0);
   for (int i = 0; i < count; ++i) {
-    if (events[i].data.u64 == 0) {
+    const std::uint64_t token = events[i].data.u64;  // copied: it is not aligned there
+    if (token == 0) {
       std::uint64_t ignored = 0;
       (void)!read(wake_, &ignored, sizeof ignored);  // kicks are taken in any case
       continue;
     }
     // Under the lock: an inbox that was suspended is not looked at any more.
     MutexLock lock(mutex_);
-    const auto found = by_token_.find(events[i].data.u64);
+    const auto found = by_token_.find(token);
     if (found == by_token_.end() || found->second->suspended) continue;
     TakeBells(*found->second, found->second->bells->Collect());
   }

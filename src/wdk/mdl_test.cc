@@ -253,7 +253,8 @@ TEST(MdlTest, PartialMdlOfAnotherSpaceIsMappedByItself) {
   TestSpace space(3);
   const PFN_NUMBER pages[] = {102, 101, 100};
   const Chain source = MakeMdl(space, pages, 16, 2 * kPage, Access::kReadWrite);
-  void* const start = static_cast<char*>(MmGetMdlVirtualAddress(source.get())) + kPage;
+  void* const start = reinterpret_cast<void*>(
+      reinterpret_cast<std::uintptr_t>(MmGetMdlVirtualAddress(source.get())) + kPage);
   const OwnMdl target(IoAllocateMdl(start, 64, FALSE, FALSE, nullptr));
   IoBuildPartialMdl(source.get(), target.get(), start, 64);
   auto* const view =

@@ -142,6 +142,14 @@ bool Process::ReadSome(Clock::time_point deadline) {
   return true;
 }
 
+bool Process::MakesProgress() {
+  std::string line = NextLine();
+  while (line.starts_with("stalled ")) {
+    line = NextLine();
+  }
+  return line.starts_with("progress ");
+}
+
 std::string Process::NextLine() {
   const auto deadline = Clock::now() + std::chrono::seconds(30);
   for (;;) {

@@ -201,7 +201,8 @@ TEST_P(ExternalData, ItIsSentInOrderWhenTheRingIsFull) {
   while (client.Counters().Queued < 5) {
     ASSERT_LT(number, 1000U);
     ASSERT_EQ(client.Send(number++, 4000), STATUS_SUCCESS);
-    sent.push_back(Describe(client, number++, {.memory = number % 4 == 0 ? "pool" : "heap"}));
+    ++number;
+    sent.push_back(Describe(client, number - 1, {.memory = number % 4 == 0 ? "pool" : "heap"}));
     ASSERT_EQ(sent.back().status, STATUS_SUCCESS);
   }
   server.Start();

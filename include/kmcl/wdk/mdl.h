@@ -56,7 +56,7 @@ typedef enum _MM_PAGE_PRIORITY {
 
 #define MmGetMdlByteCount(Mdl) ((Mdl)->ByteCount)
 #define MmGetMdlByteOffset(Mdl) ((Mdl)->ByteOffset)
-#define MmGetMdlVirtualAddress(Mdl) ((PVOID)((char *)(Mdl)->StartVa + (Mdl)->ByteOffset))
+#define MmGetMdlVirtualAddress(Mdl) ((PVOID)((ULONG_PTR)(Mdl)->StartVa + (Mdl)->ByteOffset))
 #define MmGetMdlPfnArray(Mdl) ((PPFN_NUMBER)(void *)((Mdl) + 1))
 
 /* ---- Making and freeing ---------------------------------------------------------------------- */
