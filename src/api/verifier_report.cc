@@ -183,10 +183,10 @@ std::string Violation::Text() const {
   std::string text = NameOf(check_) + ": " + done_ + "\n  What to do: " + kAdvice[check_] + "\n";
   for (const std::string& note : notes_) text += "  " + note + "\n";
   for (const Place& place : before_) {
-    text += std::string("  ") + place.what + ": " + DescribeSite(place.site) + "\n";
+    text += std::string("  ") + place.what + ": " + DescribeSite(place.site, at_) + "\n";
   }
   for (const Place& place : now_) {
-    text += std::string("  ") + place.what + ": " + DescribeSite(place.site) + "\n";
+    text += std::string("  ") + place.what + ": " + DescribeSite(place.site, at_) + "\n";
   }
   for (const Place& place : now_) {
     text += "  Stack:\n" + DescribeStack(place.site, "    ");

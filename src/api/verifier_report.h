@@ -43,6 +43,8 @@ class Violation {
  private:
   std::string Text() const;
 
+  // Naming lines takes a while; what came before is as old as it was when the mistake was made.
+  const std::chrono::steady_clock::time_point at_ = std::chrono::steady_clock::now();
   const KMCL_VERIFIER_CHECK check_;
   const std::string done_;
   VMBCHANNEL channel_ = nullptr;

@@ -66,10 +66,9 @@ void* ProgramFrame(const Site& site) {
   return site.count == 0 ? nullptr : site.frames[FirstProgramFrame(site)];
 }
 
-std::string DescribeSite(const Site& site) {
+std::string DescribeSite(const Site& site, std::chrono::steady_clock::time_point now) {
   if (!site) return "unknown";
-  using std::chrono::duration;
-  const duration<double, std::milli> ago = std::chrono::steady_clock::now() - site.at;
+  const std::chrono::duration<double, std::milli> ago = std::max(now, site.at) - site.at;
   char text[80];
   std::snprintf(text, sizeof text, ", thread %u, %.1f ms ago", site.thread, ago.count());
   const void* const frame = ProgramFrame(site);
