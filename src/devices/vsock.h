@@ -91,6 +91,13 @@ class VsockDevice {
     HostSocket socket;
     Clock::time_point until;
   };
+  // The host's own ports begin where no well-known ones are. Data1 of an instance is such a port.
+  static constexpr std::uint32_t kFirstHostPort = 0x40000000;
+  // What epoll says belongs to: a connection's or caller's number, and which descriptor of it.
+  static constexpr std::uint64_t kSocket = 0;
+  static constexpr std::uint64_t kIncoming = 1;
+  static constexpr std::uint64_t kOutgoing = 2;
+  static constexpr std::uint64_t kKinds = 4;
   enum class Complaint : std::uint8_t { kFull, kPort, kOffer, kFault, kCaller, kCount };
 
   VsockDevice(VsockOptions options, std::string path, HostSocket listener, Report report);
@@ -107,15 +114,17 @@ class VsockDevice {
   int TimeLeft() const;
   bool Watch(int descriptor, std::uint64_t number, std::uint64_t kind) const;
   void OnEvent(std::uint64_t token, std::uint32_t events);
-  void AcceptCallers();
-  void Hear(std::uint64_t number, Caller& caller);
-  void Connect(std::uint64_t number, HostSocket socket, std::uint32_t port);
   bool TakeRung();
   void Pump(std::uint64_t number);
   bool WatchConnection(const VsockConnection& connection) const;
   void LookAtDeadlines();
   void End(const std::shared_ptr<VsockConnection>& connection);
   std::shared_ptr<VsockConnection> Find(std::uint64_t number) const;
+
+  // Also, of the host's programs (vsock_callers.cc).
+  void AcceptCallers();
+  void Hear(std::uint64_t number, Caller& caller);
+  void Connect(std::uint64_t number, HostSocket socket, std::uint32_t port);
 
   // Another one.
   void RunTeardown();
@@ -136,7 +145,7 @@ class VsockDevice {
   std::vector<std::uint64_t> rung_;
   std::deque<std::shared_ptr<VsockConnection>> ended_;
   std::uint64_t next_number_ = 1;
-  std::uint32_t next_port_ = 0;
+  std::uint32_t next_port_ = kFirstHostPort;
   bool stopping_ = false;
   VsockStatus status_;
   std::array<std::uint64_t, static_cast<std::size_t>(Complaint::kCount)> complaints_{};

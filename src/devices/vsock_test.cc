@@ -235,9 +235,9 @@ TEST_F(Vsock, TheProgramMayCloseItsDirectionAndReadOn) {
   EXPECT_EQ(guest->ReadAll(ended), "question");
   EXPECT_TRUE(ended);
   const std::string answer = TestBytes(300'000);
-  std::thread answering([&guest = *guest, &answer] {
-    EXPECT_EQ(guest.Write(answer), answer.size());
-    EXPECT_TRUE(guest.Shutdown());
+  std::thread answering([&end = *guest, &answer] {
+    EXPECT_EQ(end.Write(answer), answer.size());
+    EXPECT_TRUE(end.Shutdown());
   });
   EXPECT_EQ(program.Read(), answer);
   answering.join();
@@ -266,7 +266,7 @@ TEST_F(Vsock, AGuestThatDoesNotReadStopsTheProgram) {
   const std::size_t before = program.Write(bytes, 200);
   EXPECT_GT(before, 24'000U);
   EXPECT_LT(before, 1U << 20);
-  std::thread reading([&guest = *guest, &bytes] { EXPECT_EQ(guest.Read(bytes.size()), bytes); });
+  std::thread reading([&end = *guest, &bytes] { EXPECT_EQ(end.Read(bytes.size()), bytes); });
   EXPECT_EQ(program.Write(std::string_view(bytes).substr(before)), bytes.size() - before);
   reading.join();
 }
@@ -281,9 +281,9 @@ TEST_F(Vsock, BothDirectionsAtOnceHoldUpNeither) {
     program.Shutdown();
   });
   std::thread to_program([&program, &up] { EXPECT_EQ(program.Read(), up); });
-  std::thread from_guest([&guest = *guest, &up] {
-    EXPECT_EQ(guest.Write(up), up.size());
-    EXPECT_TRUE(guest.Shutdown());
+  std::thread from_guest([&end = *guest, &up] {
+    EXPECT_EQ(end.Write(up), up.size());
+    EXPECT_TRUE(end.Shutdown());
   });
   bool ended = false;
   EXPECT_EQ(guest->ReadAll(ended), down);

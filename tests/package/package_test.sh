@@ -20,8 +20,8 @@ fail() {
 cmake --install "$build" --prefix "$prefix" >"$work/install.log" || fail "$(<"$work/install.log")"
 libdir=$(dirname "$(find "$prefix" -name kmcl.pc)")/..
 library=$(find "$prefix" -name libkmcl.so)
-for file in include/kmcl/kmcl.h include/kmcl/kmcl.hpp include/kmcl/endpoint.h include/kmcl/raw.h \
-  include/vmbuskernelmodeclientlibapi.h include/wdk/ntddk.h; do
+for file in include/kmcl/kmcl.h include/kmcl/kmcl.hpp include/kmcl/endpoint.h include/kmcl/connect.h \
+  include/kmcl/raw.h include/vmbuskernelmodeclientlibapi.h include/wdk/ntddk.h; do
   [[ -f $prefix/$file ]] || fail "$file was not installed"
 done
 [[ -f $libdir/libkmcl.a && -n $library ]] || fail 'a library was not installed'
