@@ -19,6 +19,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -137,12 +138,17 @@ std::vector<Rule> RulesOfThisProcess() {
   return rules;
 }
 
-// What the C library would otherwise look up in a file when there are more threads than it has
-// heaps for: the same limit, found now.
-void FixNumberOfHeaps() {
+// What the C library would otherwise look up in files: how many heaps it may have, when there are
+// more threads than it has heaps for (the same limit is found now); and whether memory may be
+// overcommitted, when a thread's heap could shrink. So heaps do not shrink, and what is large is
+// kept out of them: it goes back to the system when it is freed.
+void FixHeaps() {
 #ifdef M_ARENA_MAX
   constexpr long kHeapsOfAProcessor = 8;
+  constexpr int kLargeBytes = 128 * 1024;
   (void)mallopt(M_ARENA_MAX, static_cast<int>(kHeapsOfAProcessor * sysconf(_SC_NPROCESSORS_ONLN)));
+  (void)mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  (void)mallopt(M_MMAP_THRESHOLD, kLargeBytes);
 #endif
 }
 
@@ -201,7 +207,7 @@ Outcome<void> RestrictCalls(void (*last_words)()) {
   program.Fail(SYS_clone3, ENOSYS);
   const auto instructions = program.Finish();
 
-  FixNumberOfHeaps();
+  FixHeaps();
   last_words_of_the_process = last_words;
   struct sigaction action{};
   action.sa_sigaction = OnForbiddenCall;

@@ -156,6 +156,14 @@ TEST_F(CallFilterTest, WhatAMachineDoesGoesOn) {
         for (std::thread& thread : threads) {
           thread.join();
         }
+        // A heap of a thread's own that is empty in the end: it could shrink.
+        std::thread([] {
+          std::vector<std::string> pieces;
+          for (int number = 0; number < 64; ++number) {
+            pieces.emplace_back(1 << 16, 'x');
+          }
+          Check(pieces.back().size() == 1 << 16, "a heap that grows");
+        }).join();
         const std::string large(1 << 22, 'x');
         Check(large.size() == 1 << 22, "much of the heap");
         _exit(0);

@@ -12,7 +12,7 @@ source "$here/expect.sh"
 # When the guest's driver takes up the heartbeat, its ping is at work: the sign for taking the device away. Each
 # request for it waits a while, and then says no.
 beside='in_use() { echo "{\"request\":\"device-await\",\"device\":\"heartbeat\"}" | vmbus guest requests; }
-until in_use >/dev/null; do :; done
+until in_use >/dev/null; do vmbus guest status >/dev/null || break; done
 vmbus guest device remove echo
 vmbus guest device add echo
 type again'
