@@ -155,15 +155,17 @@ class GuestSocket {
     }
     return all;
   }
-  // Up to the end; `ended` says that it came.
+  // Up to the end; `ended` says that it came. As in hv_sock a rescind is one, too: the host waits
+  // for what comes before the end to be taken, not for the end itself, which Linux leaves there.
   std::string ReadAll(bool& ended) {
     std::string all;
     ended = false;
     while (const auto more = Read()) {
       ended = more->empty();
-      if (ended) break;
+      if (ended) return all;
       all += *more;
     }
+    ended = WaitClosed();
     return all;
   }
 
