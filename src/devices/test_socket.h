@@ -15,6 +15,7 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -89,7 +90,7 @@ class GuestSocket {
     std::vector<std::byte> packet(kVsockHeaderBytes + data.size());
     const std::uint32_t header[2] = {type, length};
     std::memcpy(packet.data(), header, sizeof(header));
-    std::memcpy(packet.data() + sizeof(header), data.data(), data.size());
+    std::ranges::copy(std::as_bytes(std::span(data)), packet.begin() + sizeof(header));
     const auto bytes = static_cast<UINT32>(packet.size());
     for (;;) {
       NTSTATUS status = KmclRawWrite(channel_, KMCL_RAW_DATA, 0, 0, packet.data(), bytes);
