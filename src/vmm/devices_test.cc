@@ -62,7 +62,10 @@ TEST_F(SerialPortTest, InputInterruptsUntilItIsRead) {
 
 TEST_F(SerialPortTest, InputWaitsForRoomAndLosesNothing) {
   port_.Write(2, 1);
-  const std::string text = "more than sixteen bytes of input for the guest";
+  std::string text;
+  while (text.size() < SerialPort::kMostWaiting + 1000) {
+    text += "more than may wait for the guest " + std::to_string(text.size());
+  }
   std::thread sender([&] { EXPECT_TRUE(port_.Receive(std::as_bytes(std::span(text)))); });
   std::string seen;
   while (seen.size() < text.size()) {
@@ -74,8 +77,19 @@ TEST_F(SerialPortTest, InputWaitsForRoomAndLosesNothing) {
   EXPECT_EQ(seen, text);
 }
 
+TEST_F(SerialPortTest, InputOfAGuestThatDoesNotReadHoldsUpNobody) {
+  const std::string text(1000, 'x');
+  EXPECT_TRUE(port_.Receive(std::as_bytes(std::span(text))));
+  port_.Write(2, 1);
+  for (const char byte : text) {
+    ASSERT_EQ(port_.Read(5) & 1, 1);
+    ASSERT_EQ(port_.Read(0), byte);
+  }
+  EXPECT_EQ(port_.Read(5) & 1, 0);
+}
+
 TEST_F(SerialPortTest, ClosingTheInputFreesWhoeverWaits) {
-  const std::vector<std::byte> input(100);
+  const std::vector<std::byte> input(SerialPort::kMostWaiting + 100);
   std::thread sender([&] { EXPECT_FALSE(port_.Receive(input)); });
   port_.CloseInput();
   sender.join();

@@ -49,6 +49,9 @@ std::uint8_t SerialPort::Read(std::uint16_t port) {
   const std::lock_guard lock(mutex_);
   const std::uint8_t value = ReadLocked(port);
   UpdateLine();
+  if (state_.count == 0) {
+    Fill();  // after the line has fallen: what is new raises it
+  }
   return value;
 }
 
@@ -63,9 +66,7 @@ std::uint8_t SerialPort::ReadLocked(std::uint16_t port) {
       }
       const std::uint8_t value = state_.fifo[state_.first];
       state_.first = (state_.first + 1) % state_.fifo.size();
-      if (--state_.count == 0) {
-        room_.notify_all();
-      }
+      --state_.count;
       return value;
     }
     case kInterruptEnable:
@@ -105,6 +106,9 @@ void SerialPort::Write(std::uint16_t port, std::uint8_t value) {
     send = WriteLocked(port, value);
     if (!send) {
       UpdateLine();
+      if (state_.count == 0) {
+        Fill();
+      }
     }
   }
   if (!send) {
@@ -149,7 +153,6 @@ bool SerialPort::WriteLocked(std::uint16_t port, std::uint8_t value) {
       const bool enabled = (value & kEnableFifo) != 0;
       if ((value & kClearReceiver) != 0 || enabled != state_.fifo_enabled) {
         state_.count = 0;
-        room_.notify_all();
       }
       state_.fifo_enabled = enabled;
       return false;
@@ -171,16 +174,24 @@ bool SerialPort::WriteLocked(std::uint16_t port, std::uint8_t value) {
 bool SerialPort::Receive(std::span<const std::byte> bytes) {
   std::unique_lock lock(mutex_);
   for (const std::byte byte : bytes) {
-    // In loopback the wire is cut; a real sender would lose its bytes, ours waits.
-    room_.wait(lock,
-               [this] { return input_closed_ || (state_.count < capacity() && !loopback()); });
+    room_.wait(lock, [this] { return input_closed_ || waiting_.size() < kMostWaiting; });
     if (input_closed_) {
       return false;
     }
-    Push(std::to_integer<std::uint8_t>(byte));
-    UpdateLine();
+    waiting_.push_back(std::to_integer<std::uint8_t>(byte));
+    Fill();
   }
   return true;
+}
+
+void SerialPort::Fill() {
+  // In loopback the wire is cut; a real sender would lose its bytes, ours waits.
+  while (!waiting_.empty() && state_.count < capacity() && !loopback()) {
+    Push(waiting_.front());
+    waiting_.pop_front();
+  }
+  UpdateLine();
+  room_.notify_all();
 }
 
 void SerialPort::CloseInput() {
@@ -193,7 +204,7 @@ void SerialPort::Reset() {
   const std::lock_guard lock(mutex_);
   state_ = {};
   UpdateLine();
-  room_.notify_all();
+  Fill();
 }
 
 bool SerialPort::loopback() const { return (state_.modem_control & kLoopback) != 0; }

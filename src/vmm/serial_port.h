@@ -1,13 +1,14 @@
 // A 16550 UART: the guest's console.
 //
-// What the guest sends goes out at once, so its transmitter is always empty. What comes in waits in
-// a FIFO of 16 bytes; the owner of the input waits for room there, so that nothing is lost.
+// What the guest sends goes out at once, so its transmitter is always empty. What comes in passes a
+// FIFO of 16 bytes, and waits before it while the guest does not read.
 #pragma once
 
 #include <array>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <mutex>
 #include <span>
@@ -30,8 +31,10 @@ class SerialPort : public PortDevice {
   std::uint8_t Read(std::uint16_t port) override;
   void Write(std::uint16_t port, std::uint8_t value) override;
 
-  // Gives the guest input. Blocks while its FIFO is full; false, with some of it dropped, once the
-  // input is closed.
+  // So much may wait for a guest that does not read.
+  static constexpr std::size_t kMostWaiting = 64 * 1024;
+  // Gives the guest input, of which nothing is lost. Blocks while that much waits; false, with some
+  // of it dropped, once the input is closed.
   bool Receive(std::span<const std::byte> bytes);
   void CloseInput();
 
@@ -46,7 +49,7 @@ class SerialPort : public PortDevice {
     std::uint16_t divisor = 0;
     bool fifo_enabled = false;
     bool transmitter_interrupt = false;  // it became empty, and nobody has read that yet
-    bool overrun = false;                // only in loopback, where nobody waits for room
+    bool overrun = false;                // only in loopback: otherwise input waits for room
     std::array<std::uint8_t, 16> fifo{};
     unsigned first = 0;
     unsigned count = 0;
@@ -59,6 +62,8 @@ class SerialPort : public PortDevice {
   unsigned capacity() const { return state_.fifo_enabled ? 16 : 1; }
   bool loopback() const;
   void Push(std::uint8_t value);
+  // Moves what waits into the FIFO.
+  void Fill();
   void UpdateLine();
 
   const std::function<void(std::byte)> output_;
@@ -70,6 +75,7 @@ class SerialPort : public PortDevice {
   // Under mutex_. The line follows the state under it as well, so that it cannot end up at an older
   // level.
   State state_;
+  std::deque<std::uint8_t> waiting_;
   bool line_level_ = false;
   bool input_closed_ = false;
 };
