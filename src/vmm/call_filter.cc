@@ -7,7 +7,6 @@
 #include <linux/filter.h>
 #include <linux/kvm.h>
 #include <linux/seccomp.h>
-#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -17,9 +16,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -138,20 +137,6 @@ std::vector<Rule> RulesOfThisProcess() {
   return rules;
 }
 
-// What the C library would otherwise look up in files: how many heaps it may have, when there are
-// more threads than it has heaps for (the same limit is found now); and whether memory may be
-// overcommitted, when a thread's heap could shrink. So heaps do not shrink, and what is large is
-// kept out of them: it goes back to the system when it is freed.
-void FixHeaps() {
-#ifdef M_ARENA_MAX
-  constexpr long kHeapsOfAProcessor = 8;
-  constexpr int kLargeBytes = 128 * 1024;
-  (void)mallopt(M_ARENA_MAX, static_cast<int>(kHeapsOfAProcessor * sysconf(_SC_NPROCESSORS_ONLN)));
-  (void)mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-  (void)mallopt(M_MMAP_THRESHOLD, kLargeBytes);
-#endif
-}
-
 // ---- The end
 
 void (*last_words_of_the_process)() = nullptr;
@@ -205,9 +190,11 @@ Outcome<void> RestrictCalls(void (*last_words)()) {
   }
   // Its arguments stand in memory, where no filter sees them. The C library then uses the other.
   program.Fail(SYS_clone3, ENOSYS);
+  // The C library looks into files of its own accord, and does without: whether a heap that could
+  // shrink may grow again, for one.
+  program.Fail(SYS_openat, EACCES);
   const auto instructions = program.Finish();
 
-  FixHeaps();
   last_words_of_the_process = last_words;
   struct sigaction action{};
   action.sa_sigaction = OnForbiddenCall;

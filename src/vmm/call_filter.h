@@ -14,8 +14,9 @@ bool CanRestrictCalls();
 
 // For all threads, those there are and those to come, for good. Left are: reading, writing and
 // waiting on descriptors that are open; Unix sockets; memory that is never executable; threads; and
-// KVM's requests. A thread that makes another call says its number on standard error, calls
-// `last_words` (unless null) within the signal handler, and ends the process with the code above.
+// KVM's requests. Opening a file fails with EACCES, as the C library tries that of its own accord.
+// A thread that makes another call says its number on standard error, calls `last_words` (unless
+// null) within the signal handler, and ends the process with the code above.
 Outcome<void> RestrictCalls(void (*last_words)());
 
 }  // namespace kmcl::vmm
