@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# README.md and CONTRIBUTING.md say what is true: quoted code stands in the file it is quoted from, links
+# README.md, CONTRIBUTING.md and docs/vmm.md say what is true: quoted code stands in the file it is quoted from, links
 # lead somewhere, and each script/test command in them selects at least one test.
 #   readme_test.sh BUILD-DIRECTORY
 set -euo pipefail
@@ -12,21 +12,23 @@ complain() {
 }
 
 # A block after <!-- quoted: FILE --> stands in FILE word for word.
-quoted=0
-while IFS= read -r file; do
-  quoted=$((quoted + 1))
-  block=$(awk -v mark="<!-- quoted: $file -->" '
-    $0 == mark { wanted = 1; next }
-    wanted == 1 && /^```/ { wanted = 2; next }
-    wanted == 2 && /^```/ { exit }
-    wanted == 2 { print }' README.md)
-  if [[ -z $block ]]; then
-    complain "README.md: no code after the mark for $file"
-  elif [[ $'\n'$(<"$file")$'\n' != *$'\n'"$block"$'\n'* ]]; then
-    complain "README.md: the code quoted from $file is not in it"
-  fi
-done < <(sed -n 's/^<!-- quoted: \(.*\) -->$/\1/p' README.md)
-((quoted >= 2)) || complain "README.md: quotes $quoted files; it should quote both ends"
+for page in README.md docs/vmm.md; do
+  quoted=0
+  while IFS= read -r file; do
+    quoted=$((quoted + 1))
+    block=$(awk -v mark="<!-- quoted: $file -->" '
+      $0 == mark { wanted = 1; next }
+      wanted == 1 && /^```/ { wanted = 2; next }
+      wanted == 2 && /^```/ { exit }
+      wanted == 2 { print }' "$page")
+    if [[ -z $block ]]; then
+      complain "$page: no code after the mark for $file"
+    elif [[ $'\n'$(<"$file")$'\n' != *$'\n'"$block"$'\n'* ]]; then
+      complain "$page: the code quoted from $file is not in it"
+    fi
+  done < <(sed -n 's/^<!-- quoted: \(.*\) -->$/\1/p' "$page")
+  ((quoted >= 1)) || complain "$page: quotes no file"
+done
 
 for page in README.md CONTRIBUTING.md; do
   while IFS= read -r target; do
