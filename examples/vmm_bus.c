@@ -1,4 +1,5 @@
-/* A bus for the guest of a VMM that is there already: what the VMM calls, and when. docs/vmm.md quotes it. */
+/* A bus for the guest of a VMM that is there already: what the VMM calls, and when. docs/vmm.md
+ * quotes it. */
 #include "vmm_bus.h"
 
 #include <kmcl/kvm.h>
@@ -9,12 +10,13 @@
 static KMCL_SERVER g_Server;
 static KMCL_KVM g_Bus;
 
-/* 1. When the interrupt controllers (KVM_CREATE_IRQCHIP) and the vCPUs are made; vCPU i has APIC id i. The
- * guest's memory is a memfd, mapped at guest address 0 by KVM_SET_USER_MEMORY_REGION. `Arrived` makes the
- * offers, as on any other bus: examples/echo_server.c. */
+/* 1. When the interrupt controllers (KVM_CREATE_IRQCHIP) and the vCPUs are made; vCPU i has APIC id
+ * i. The guest's memory is a memfd, mapped at guest address 0 by KVM_SET_USER_MEMORY_REGION.
+ * `Arrived` makes the offers, as on any other bus: examples/echo_server.c. */
 int bus_create(int kvm, int vm, const int* vcpus, unsigned vcpu_count, int memfd, uint64_t bytes,
                BUS_CALLBACK* Arrived, BUS_CALLBACK* Gone) {
-  const KMCL_KVM_SLOT memory = {.GuestAddress = 0, .Bytes = bytes, .Descriptor = memfd, .Offset = 0};
+  const KMCL_KVM_SLOT memory = {
+      .GuestAddress = 0, .Bytes = bytes, .Descriptor = memfd, .Offset = 0};
   KMCL_KVM_OPTIONS options;
   KMCL_ENDPOINT_OPTIONS endpoint;
   KmclKvmOptionsInit(&options);
@@ -51,7 +53,9 @@ size_t bus_acpi_table(void* place, size_t capacity) {
 }
 
 /* 5. After each KVM_RUN, before the VMM looks at the exit. 1: it was the bus's; run again. */
-int bus_handle_exit(unsigned vcpu, struct kvm_run* run) { return KmclKvmHandleExit(g_Bus, vcpu, run); }
+int bus_handle_exit(unsigned vcpu, struct kvm_run* run) {
+  return KmclKvmHandleExit(g_Bus, vcpu, run);
+}
 
 /* 6. Between two lives of the guest, with all vCPUs stopped. */
 void bus_reset(void) { KmclKvmReset(g_Bus); }

@@ -84,8 +84,8 @@ NTSTATUS Create(const KMCL_KVM_OPTIONS& options, const KMCL_ENDPOINT_OPTIONS& en
   auto object = std::make_unique<KMCL_SERVER_OBJECT>();
   object->options = endpoint_options;
   auto server_options = ServerOptionsOf(endpoint_options, "kvm");
-  // Nothing tells us when a guest has written to its page, or how soon it wants that to be seen. What
-  // looking costs is paid for channels that cannot do without.
+  // Nothing tells us when a guest has written to its page, or how soon it wants that to be seen.
+  // What looking costs is paid for channels that cannot do without.
   server_options.monitors = bus::Monitors::kAsked;
   // To end a guest's connection would take from it what its other drivers do well, and it would be
   // back with the next message.

@@ -20,7 +20,8 @@ struct Site {
   explicit operator bool() const { return thread != 0; }
 };
 
-// The stack of the caller. `caller`, if not null, is an address that the first frame of interest returns to
+// The stack of the caller. `caller`, if not null, is an address that the first frame of interest
+// returns to
 // (__builtin_return_address(0) of the public function): what is further in is left out.
 Site Here(const void* caller);
 

@@ -31,8 +31,8 @@ struct Broken {
   friend bool operator==(const Broken&, const Broken&) = default;
 };
 
-// One connection may have this many messages refused, crossings apart, before it is Broken, unless the
-// server's limits say otherwise.
+// One connection may have this many messages refused, crossings apart, before it is Broken, unless
+// the server's limits say otherwise.
 inline constexpr std::uint32_t kMaximumRefusals = 10'000;
 
 }  // namespace kmcl::bus

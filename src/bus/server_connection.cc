@@ -113,9 +113,9 @@ void Server::Event::Contact(const wire::InitiateContact& request) {
   response.features = (request.features() & limits.features & wire::kKnownFeatures)
                           .Without(wire::Feature::kServerSpecifiedMonitorPages);
   SendAside(response, {version, response.features});
-  server_.connection_ =
-      connection_state::Connected{version, response.features, false, std::nullopt,
-                                  limits.monitors != Monitors::kNone ? request.child_to_parent_monitor_page : 0};
+  server_.connection_ = connection_state::Connected{
+      version, response.features, false, std::nullopt,
+      limits.monitors != Monitors::kNone ? request.child_to_parent_monitor_page : 0};
   actions_.push_back(server::VersionAgreed{
       version, response.features,
       response.features.Has(wire::Feature::kClientId) ? request.client_id : wire::Guid{}});

@@ -14,7 +14,7 @@ inline constexpr int kExitFailure = 1;  // it failed, or the two ends do not agr
 inline constexpr int kExitUsage = 2;    // the command line makes no sense
 inline constexpr int kExitLost = 3;     // the bus cannot be reached, or the other end has gone
 inline constexpr int kExitReset = 4;    // the guest was reset, and that was to end it
-inline constexpr int kExitForbidden = 5;  // it made a system call that had been taken from it
+inline constexpr int kExitForbidden = 5;      // it made a system call that had been taken from it
 inline constexpr int kExitInterrupted = 130;  // 128 + SIGINT, as shells count
 
 struct Failure {

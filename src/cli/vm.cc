@@ -169,7 +169,8 @@ Outcome<void> GiveUpCalls() {
     PrintError("built with sanitizers: the machine's system calls are not filtered\n");
     return {};
   }
-  // The library behind the digests reads its settings from files when it is used for the first time.
+  // The library behind the digests reads its settings from files when it is used for the first
+  // time.
   (void)devices::Sha256().Finish();
   if (const auto restricted = vmm::RestrictCalls(&GuestConsole::RestoreTerminal); !restricted) {
     return Fail(kExitFailure, restricted.error() + " (--no-seccomp runs without)");

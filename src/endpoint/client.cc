@@ -383,11 +383,11 @@ Result<void> Client::OpenChannel(ClientChannel& channel) {
   const auto server_inbox =
       wire::ProcessorIndex{static_cast<std::uint32_t>(*channel.id_) % link_->bell_count()};
   if (auto target = channel.bell_->Switch(server_inbox); !target) return target;
-  if (auto attached = channel.engine().AttachRings(
-          channel.rings_,
-          channel.rings_in_use_ ? channel::Channel::RingOrigin::kPeers
-                                : channel::Channel::RingOrigin::kOurs,
-          channel.bell_);
+  if (auto attached =
+          channel.engine().AttachRings(channel.rings_,
+                                       channel.rings_in_use_ ? channel::Channel::RingOrigin::kPeers
+                                                             : channel::Channel::RingOrigin::kOurs,
+                                       channel.bell_);
       !attached) {
     return attached;
   }

@@ -123,8 +123,8 @@ void Dispatcher::AddChannel(transport::Link& link, std::uint32_t index, wire::Ch
       served.monitor.page->latency(served.monitor.id) == 0) {
     return;
   }
-  // It was never going to ring; or has asked another server's dispatcher, in whose place this one comes, and
-  // rings no more.
+  // It was never going to ring; or has asked another server's dispatcher, in whose place this one
+  // comes, and rings no more.
   added_watches_.push_back({.channel = served.channel, .monitor = served.monitor});
   has_added_watches_.store(true, std::memory_order_release);
   const std::uint64_t one = 1;

@@ -339,8 +339,7 @@ void Partition::Do(bus::server::CloseChannel& action) {
 void Partition::Do(bus::server::GpadlComplete& action) {
   OfferedChannel* const offered = Find(action.channel);
   if (offered == nullptr) return;
-  const auto missing =
-      link_ == nullptr ? std::nullopt : link_->FirstMissing(action.ranges.pages());
+  const auto missing = link_ == nullptr ? std::nullopt : link_->FirstMissing(action.ranges.pages());
   if (missing) {
     if (const auto refused = refused_gpadls_.Count()) {
       Log(LogLevel::kWarning,
@@ -349,8 +348,7 @@ void Partition::Do(bus::server::GpadlComplete& action) {
           static_cast<unsigned long long>(number_), Number(action.gpadl), Number(action.channel),
           static_cast<unsigned long long>(*missing), static_cast<unsigned long long>(*refused));
     }
-    return Apply(
-        machine_.OnGpadlResult(action.channel, action.gpadl, wire::kStatusFailure));
+    return Apply(machine_.OnGpadlResult(action.channel, action.gpadl, wire::kStatusFailure));
   }
   offered->gpadls->Add(action.channel, action.gpadl, std::move(action.ranges));
   Apply(machine_.OnGpadlResult(action.channel, action.gpadl, wire::kStatusSuccess));

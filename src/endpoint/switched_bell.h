@@ -21,9 +21,9 @@ class SwitchedBell final : public transport::Doorbell {
   SwitchedBell(std::shared_ptr<transport::Link> link, wire::ChannelId channel)
       : link_(std::move(link)), channel_(channel) {}
 
-  // On the bus thread. wire::kNoInterrupt silences the bell. When it returns, nobody rings the target
-  // of before any more: whoever was about to has done so, and is waited for. kFieldOutOfRange: the
-  // peer has no such processor.
+  // On the bus thread. wire::kNoInterrupt silences the bell. When it returns, nobody rings the
+  // target of before any more: whoever was about to has done so, and is waited for.
+  // kFieldOutOfRange: the peer has no such processor.
   [[nodiscard]] Result<void> Switch(wire::ProcessorIndex target) {
     if (target == wire::kNoInterrupt) {
       MoveTo(nullptr);
@@ -113,7 +113,7 @@ class SwitchedBell final : public transport::Doorbell {
   std::atomic<Target*> current_{nullptr};
   std::unique_ptr<Target> monitored_;
   MonitoredBell* monitor_bell_ = nullptr;  // monitored_'s
-  Target* direct_ = nullptr;  // what monitored_ stands for
+  Target* direct_ = nullptr;               // what monitored_ stands for
 };
 
 }  // namespace kmcl::endpoint

@@ -40,7 +40,8 @@ class Process {
 
   // The next line it writes to descriptor 3; empty when it closed that, or after 30 seconds.
   std::string NextLine();
-  // Until a copy has told of its first progress there. A server that is slow to begin is told of before.
+  // Until a copy has told of its first progress there. A server that is slow to begin is told of
+  // before.
   bool MakesProgress();
   void Signal(int number) const;
   // Waits for its end; kills it and fails the test after 60 seconds.

@@ -10,11 +10,11 @@
 //   vsock_peer echo ADDRESS COUNT
 //       The other end of that: answers once all are open.
 //   vsock_peer flood ADDRESS
-//       One connection. Writes without end and reads nothing: "flooded: WHY".
+//       One connection. Writes without end and reads nothing: "under way", and "flooded: WHY".
 //   vsock_peer leave ADDRESS BYTES
 //       One connection. Writes so many bytes, and is killed while it waits, with all unread.
 //   vsock_peer drain ADDRESS
-//       One connection. Reads up to the end: "drained BYTES: WHY".
+//       One connection. Reads up to the end: "under way", and "drained BYTES: WHY".
 //
 // ADDRESS: vsock:CID:PORT, vsock-listen:PORT, unix:PATH, unix-listen:PATH, or guest:PATH:PORT,
 // which connects through the host's socket of a virtual machine.
@@ -342,7 +342,8 @@ int Echo(const std::string& address, std::size_t count) {
 int Flood(const std::string& address) {
   const int peer = Open(address);
   const std::string bytes(65536, 'f');
-  while (send(peer, bytes.data(), bytes.size(), MSG_NOSIGNAL) >= 0) {
+  for (bool told = false; send(peer, bytes.data(), bytes.size(), MSG_NOSIGNAL) >= 0; told = true) {
+    if (!told) std::printf("under way\n");
   }
   std::printf("flooded: %s\n", std::strerror(errno));
   return 0;
@@ -366,6 +367,7 @@ int Drain(const std::string& address) {
   std::uint64_t bytes = 0;
   ssize_t got = 0;
   while ((got = recv(peer, buffer.data(), buffer.size(), 0)) > 0) {
+    if (bytes == 0) std::printf("under way\n");
     bytes += static_cast<std::uint64_t>(got);
   }
   std::printf("drained %llu: %s\n", static_cast<unsigned long long>(bytes),

@@ -64,9 +64,11 @@ case $word in
       usleep 100000
     done
     echo "left behind: $(ls /sys/bus/vmbus/devices | wc -l)"
-    vsock_peer drain vsock:2:1006 &
-    vsock_peer flood vsock:2:1007 &
-    sleep 1
+    mkfifo /tmp/drain /tmp/flood
+    vsock_peer drain vsock:2:1006 >/tmp/drain &
+    vsock_peer flood vsock:2:1007 >/tmp/flood &
+    read -r word </tmp/drain
+    read -r word </tmp/flood
     dmesg | grep -E "WARNING|BUG:" || true
     echo 1 >/proc/sys/kernel/sysrq
     echo c >/proc/sysrq-trigger ;;

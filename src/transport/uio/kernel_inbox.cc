@@ -2,6 +2,7 @@
 
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <utility>
@@ -42,26 +43,31 @@ ChannelSet KernelInbox::Collect() {
   std::vector<wire::ChannelId> gone;
   {
     MutexLock lock(mutex_);
+    // All that wait: what is left behind is no edge for the reader's epoll. A host that goes on
+    // signalling does not hold us: what comes later is one.
     std::array<epoll_event, 32> events;
-    const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
-    for (int i = 0; i < count; ++i) {
-      const auto found = channels_.find(wire::ChannelId{
-          static_cast<std::uint32_t>(events[static_cast<std::size_t>(i)].data.u64)});
-      if (found == channels_.end()) continue;
-      KernelChannel& channel = *found->second;
-      const auto id = std::to_underlying(channel.id());
-      switch (channel.TakeSignal()) {
-        case KernelChannel::Signal::kNone:
-          break;
-        case KernelChannel::Signal::kRung:
-          rung[id / 64] |= std::uint64_t{1} << id % 64;
-          break;
-        case KernelChannel::Signal::kGone:
-          // It would be readable from now on.
-          epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, channel.fd(), nullptr);
-          gone.push_back(channel.id());
-          channels_.erase(found);
-          break;
+    std::size_t count = events.size();
+    for (std::size_t left = channels_.size() + 1; left > 0 && count == events.size();
+         left -= std::min(left, count)) {
+      const int ready = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
+      count = static_cast<std::size_t>(std::max(ready, 0));
+      for (std::size_t i = 0; i < count; ++i) {
+        const auto id = static_cast<std::uint32_t>(events[i].data.u64);
+        const auto found = channels_.find(wire::ChannelId{id});
+        if (found == channels_.end()) continue;
+        switch (found->second->TakeSignal()) {
+          case KernelChannel::Signal::kNone:
+            break;
+          case KernelChannel::Signal::kRung:
+            rung[id / 64] |= std::uint64_t{1} << id % 64;
+            break;
+          case KernelChannel::Signal::kGone:
+            // It would be readable from now on.
+            epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, found->second->fd(), nullptr);
+            gone.push_back(found->second->id());
+            channels_.erase(found);
+            break;
+        }
       }
     }
   }

@@ -3,13 +3,13 @@
 #include <stddef.h>
 
 // Compilers call these for what they make of loops and structures, also without a library.
-void *memset(void *to, int value, size_t bytes) {
-  void *place = to;
+void* memset(void* to, int value, size_t bytes) {
+  void* place = to;
   __asm__ volatile("rep stosb" : "+D"(place), "+c"(bytes) : "a"(value) : "memory");
   return to;
 }
-void *memcpy(void *to, const void *from, size_t bytes) {
-  void *place = to;
+void* memcpy(void* to, const void* from, size_t bytes) {
+  void* place = to;
   __asm__ volatile("rep movsb" : "+D"(place), "+S"(from), "+c"(bytes) : : "memory");
   return to;
 }
