@@ -34,6 +34,8 @@ class ClientTestPeer {
   static const std::map<wire::ChannelId, client::Channel>& channels(const Client& c) {
     return c.channels_;
   }
+  static std::uint32_t next_gpadl(const Client& c) { return c.next_gpadl_; }
+  static std::uint32_t next_open(const Client& c) { return c.next_open_; }
 };
 
 // Actions in words, separated by "; ". Messages by name, with "ok" or "fail" for their status.
