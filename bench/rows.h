@@ -1,0 +1,62 @@
+// What can be measured: each row is one contender doing one thing with messages of one size.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "stage.h"
+
+namespace kmcl::bench {
+
+// The two ends of one transport. Open runs in the process that forks (or starts) them; what it makes,
+// both have. Near and Far then run each on a CPU of its own, and return when they are done.
+class Pair {
+ public:
+  virtual ~Pair() = default;
+  virtual void Open(Stage&) {}
+  virtual void Near(Stage& stage) = 0;
+  virtual void Far(Stage& stage) = 0;
+};
+
+enum class Ends : std::uint8_t { kTwoProcesses, kTwoThreads };
+
+struct Row {
+  std::string name;  // KIND/CONTENDER/BYTES; the report knows them
+  std::size_t bytes = 0;
+  std::function<std::unique_ptr<Pair>()> make;
+  Ends ends = Ends::kTwoProcesses;
+  bool quick = true;         // also measured with --quick
+  double times_as_long = 1;  // of a usual cell
+  bool shares_cpus = false;  // its own threads keep each other from running
+};
+
+// A row that cannot be measured here, and why. It is in the results all the same.
+struct Absent {
+  std::string name;
+  std::string why;
+};
+
+struct Registry {
+  std::vector<Row> rows;
+  std::vector<Absent> absent;
+};
+
+// One for each file of rows.
+void AddCacheLineRows(Registry& registry);
+void AddRingRows(Registry& registry);
+void AddKmclRows(Registry& registry);
+void AddSystemRows(Registry& registry);
+void AddLinuxRingRows(Registry& registry);
+void AddBoostSpscRows(Registry& registry);
+void AddBoostQueueRows(Registry& registry);
+void AddZeroMqRows(Registry& registry);
+void AddNngRows(Registry& registry);
+void AddIceoryxRows(Registry& registry);
+
+inline std::string RowName(std::string_view kind, std::string_view contender, std::size_t bytes) {
+  return std::string(kind) + "/" + std::string(contender) + "/" + std::to_string(bytes);
+}
+
+}  // namespace kmcl::bench

@@ -1,0 +1,56 @@
+#include "stage.h"
+
+#include <dirent.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <string>
+
+namespace kmcl::bench {
+
+void Stage::Fail(std::string_view why) {
+  if (failed_.exchange(1, std::memory_order_acq_rel) == 0) {
+    std::snprintf(failure_, sizeof(failure_), "%.*s", static_cast<int>(why.size()), why.data());
+  }
+  _exit(1);
+}
+
+void Stage::NoteDelays() {
+  DIR* const tasks = opendir("/proc/self/task");
+  if (tasks == nullptr) return;
+  while (const dirent* const task = readdir(tasks)) {
+    std::ifstream file(std::string("/proc/self/task/") + task->d_name + "/schedstat");
+    std::uint64_t ran = 0, waited = 0;
+    if (!(file >> ran >> waited)) continue;
+    std::uint64_t longest = delayed_.load(std::memory_order_relaxed);
+    while (waited > longest && !delayed_.compare_exchange_weak(longest, waited)) {
+    }
+  }
+  closedir(tasks);
+}
+
+bool Inflow::OddMessage(std::uint64_t number, std::size_t bytes) {
+  if (number != (next_ | kLast) || bytes < bytes_) stage_.Fail("a message was lost or damaged");
+  const std::uint64_t now = Nanoseconds();
+  if (begun_ == 0) stage_.Fail("too slow: the warm-up took all of the time");
+  Findings& findings = stage_.findings();
+  findings.messages = next_ - counted_from_;
+  findings.per_second =
+      static_cast<double>(findings.messages) * 1e9 / static_cast<double>(now - begun_);
+  return false;
+}
+
+void Latencies::Report(Stage& stage) {
+  if (count_ == 0) stage.Fail("no round trip was finished in time");
+  Findings& findings = stage.findings();
+  const auto samples = std::span(samples_).first(count_);
+  std::ranges::sort(samples);
+  for (std::size_t i = 0; i < kQuantiles.size(); ++i) {
+    const auto at = static_cast<std::size_t>(kQuantiles[i] * static_cast<double>(count_ - 1));
+    findings.nanoseconds[i] = samples[at] * stage.plan().nanoseconds_per_tick;
+  }
+  findings.messages = count_;
+  findings.has_latencies = true;
+}
+
+}  // namespace kmcl::bench
