@@ -112,7 +112,7 @@ void PrintFindings(std::FILE* output, const Findings& findings) {
       std::fprintf(output, "%s\"p%g\":%.1f", i == 0 ? "" : ",", kQuantiles[i] * 100,
                    findings.nanoseconds[i]);
     }
-    std::fprintf(output, "}");
+    std::fprintf(output, "},\"median_nanoseconds\":%.2f", findings.median_nanoseconds);
   }
   for (std::uint32_t i = 0; i < findings.extra_count; ++i) {
     std::fprintf(output, ",\"%s\":%.6g", findings.extras[i].name, findings.extras[i].value);

@@ -49,6 +49,13 @@ void Latencies::Report(Stage& stage) {
     const auto at = static_cast<std::size_t>(kQuantiles[i] * static_cast<double>(count_ - 1));
     findings.nanoseconds[i] = samples[at] * stage.plan().nanoseconds_per_tick;
   }
+  if (!means_.empty()) {
+    const auto middle = means_.begin() + static_cast<std::ptrdiff_t>(means_.size() / 2);
+    std::ranges::nth_element(means_, middle);
+    findings.median_nanoseconds = *middle * stage.plan().nanoseconds_per_tick;
+  } else {
+    findings.median_nanoseconds = findings.nanoseconds[4];
+  }
   findings.messages = count_;
   findings.has_latencies = true;
 }
