@@ -92,9 +92,9 @@ double ProbeCacheLine(int near_cpu, int far_cpu) {
 }
 
 void AddCacheLineRows(Registry& registry) {
-  registry.rows.push_back({.name = RowName("roundtrip", "cache-line", 8),
-                           .bytes = 8,
-                           .make = [] { return std::make_unique<CacheLine>(); }});
+  registry.rows.push_back({.name = RowName("roundtrip", "cache-line", 8), .bytes = 8, .make = [] {
+                             return std::make_unique<CacheLine>();
+                           }});
 }
 
 }  // namespace kmcl::bench

@@ -1,12 +1,13 @@
-// kmcl_bench: measures kmcl and its peers in one run. script/bench calls it, and makes tables and plots of
-// what it writes: one JSON object a line, for each cell.
+// kmcl_bench: measures kmcl and its peers in one run. script/bench calls it, and makes tables and
+// plots of what it writes: one JSON object a line, for each cell.
 //
-//   kmcl_bench --list [--quick] [--only REGEX]      the rows, and those that are not there, with the reason
-//   kmcl_bench --output FILE [--quick] [--only REGEX] [--repetitions N] [--milliseconds N]
+//   kmcl_bench --list [--quick] [--only REGEX]      the rows, and those that are not there, with
+//   the reason kmcl_bench --output FILE [--quick] [--only REGEX] [--repetitions N] [--milliseconds
+//   N]
 //              [--at-most SECONDS]
 //
-// Goes on with a FILE that is there: a row gets the cells it lacks. Exit status: 0 all is measured, 3 the time
-// was up before, 77 this machine cannot measure (one CPU), 2 usage.
+// Goes on with a FILE that is there: a row gets the cells it lacks. Exit status: 0 all is measured,
+// 3 the time was up before, 77 this machine cannot measure (one CPU), 2 usage.
 #include <sys/utsname.h>
 #include <unistd.h>
 

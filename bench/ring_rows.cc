@@ -16,10 +16,8 @@ using ring::WriteOutcome;
 constexpr std::uint32_t kRingBytes = 256 * 1024;
 
 ring::PacketParts Parts(std::span<const std::byte> payload) {
-  return {.type = wire::PacketType::kDataInBand,
-          .flags = 0,
-          .transaction_id = 1,
-          .payload = payload};
+  return {
+      .type = wire::PacketType::kDataInBand, .flags = 0, .transaction_id = 1, .payload = payload};
 }
 
 // The reader masks its bell for good and polls, so nothing here ever has to ring.

@@ -10,8 +10,8 @@
 
 namespace kmcl::bench {
 
-// The two ends of one transport. Open runs in the process that forks (or starts) them; what it makes,
-// both have. Near and Far then run each on a CPU of its own, and return when they are done.
+// The two ends of one transport. Open runs in the process that forks (or starts) them; what it
+// makes, both have. Near and Far then run each on a CPU of its own, and return when they are done.
 class Pair {
  public:
   virtual ~Pair() = default;

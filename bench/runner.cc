@@ -58,8 +58,8 @@ void RunEnd(Stage& stage, Pair& pair, bool near) {
   stage.NoteDelays();
 }
 
-// A process of its own for everything that a row does, so that what breaks there breaks nothing else.
-// It forks the other end, or starts it as a thread.
+// A process of its own for everything that a row does, so that what breaks there breaks nothing
+// else. It forks the other end, or starts it as a thread.
 void RunCell(const Row& row, Stage& stage) {
   const std::unique_ptr<Pair> pair = row.make();
   pair->Open(stage);
@@ -92,7 +92,8 @@ std::string Supervise(const Row& row, Stage& stage) {
   }
   setpgid(child, child);
   bool timed_out = false;
-  const double longest = static_cast<double>(stage.plan().nanoseconds) + kCellTimeoutMilliseconds * 1e6;
+  const double longest =
+      static_cast<double>(stage.plan().nanoseconds) + kCellTimeoutMilliseconds * 1e6;
   const bool well = Reap(child, Nanoseconds() + static_cast<std::uint64_t>(longest), timed_out);
   kill(-child, SIGKILL);  // a far end whose near end has died
   while (waitpid(-child, nullptr, 0) > 0) {
@@ -103,8 +104,7 @@ std::string Supervise(const Row& row, Stage& stage) {
 }
 
 void PrintFindings(std::FILE* output, const Findings& findings) {
-  std::fprintf(output, ",\"messages\":%llu",
-               static_cast<unsigned long long>(findings.messages));
+  std::fprintf(output, ",\"messages\":%llu", static_cast<unsigned long long>(findings.messages));
   if (findings.per_second > 0) std::fprintf(output, ",\"per_second\":%.1f", findings.per_second);
   if (findings.has_latencies) {
     std::fprintf(output, ",\"nanoseconds\":{");

@@ -45,8 +45,8 @@ inline std::uint64_t Ticks() {
 
 inline void Keep(std::uint64_t value) { asm volatile("" : : "r"(value) : "memory"); }
 
-inline constexpr std::array kQuantiles = {0.01, 0.05, 0.10, 0.25, 0.50, 0.75,
-                                          0.90, 0.95, 0.99, 0.999};
+inline constexpr std::array kQuantiles = {0.01, 0.05, 0.10, 0.25, 0.50,
+                                          0.75, 0.90, 0.95, 0.99, 0.999};
 
 // What a cell found. Lies in shared memory, so it is plain.
 struct Findings {
@@ -89,8 +89,8 @@ class Stage {
   // Ends this end, and with it the cell. The first reason is kept.
   [[noreturn]] void Fail(std::string_view why);
 
-  // Remembers how long this process's threads have been kept from running so far: the longest of them,
-  // of both ends, counts. At the end of what is measured, before helping threads have gone.
+  // Remembers how long this process's threads have been kept from running so far: the longest of
+  // them, of both ends, counts. At the end of what is measured, before helping threads have gone.
   void NoteDelays();
   std::uint64_t delayed_nanoseconds() const { return delayed_.load(std::memory_order_relaxed); }
 
@@ -170,7 +170,11 @@ void SendStream(Stage& stage, std::size_t bytes, Send&& send, Flush&& flush) {
 class Inflow {
  public:
   Inflow(Stage& stage, std::size_t bytes)
-      : stage_(stage), bytes_(bytes), clock_every_(bytes >= 65536 ? 4 : bytes >= 4096 ? 64 : 512) {}
+      : stage_(stage),
+        bytes_(bytes),
+        clock_every_(bytes >= 65536  ? 4
+                     : bytes >= 4096 ? 64
+                                     : 512) {}
 
   void Begin() {
     stage_.Meet();

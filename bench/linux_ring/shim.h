@@ -63,17 +63,17 @@ typedef struct {
 } spinlock_t;
 #define spin_lock_init(lock) ((lock)->held = 0)
 #define spin_is_locked(lock) (READ_ONCE((lock)->held) != 0)
-#define spin_lock_irqsave(lock, flags)                                       \
-  do {                                                                       \
-    (flags) = 0;                                                             \
-    while (__atomic_exchange_n(&(lock)->held, 1, __ATOMIC_ACQUIRE) != 0) {   \
-      cpu_relax();                                                           \
-    }                                                                        \
+#define spin_lock_irqsave(lock, flags)                                     \
+  do {                                                                     \
+    (flags) = 0;                                                           \
+    while (__atomic_exchange_n(&(lock)->held, 1, __ATOMIC_ACQUIRE) != 0) { \
+      cpu_relax();                                                         \
+    }                                                                      \
   } while (0)
-#define spin_unlock_irqrestore(lock, flags)                  \
-  do {                                                       \
-    (void)(flags);                                           \
-    __atomic_store_n(&(lock)->held, 0, __ATOMIC_RELEASE);    \
+#define spin_unlock_irqrestore(lock, flags)               \
+  do {                                                    \
+    (void)(flags);                                        \
+    __atomic_store_n(&(lock)->held, 0, __ATOMIC_RELEASE); \
   } while (0)
 
 /* Only around what makes and ends a ring. */

@@ -1,5 +1,5 @@
-// Boost.Lockfree's queue for one producer and one consumer, in shared memory. It holds 64-byte elements
-// and nothing else: no lengths, no types, no bell. It shows each element as it is pushed.
+// Boost.Lockfree's queue for one producer and one consumer, in shared memory. It holds 64-byte
+// elements and nothing else: no lengths, no types, no bell. It shows each element as it is pushed.
 #include <sys/mman.h>
 
 #include <boost/lockfree/spsc_queue.hpp>
@@ -39,8 +39,7 @@ class BoostStream final : public Pair {
         [] {});
   }
   void Far(Stage& stage) override {
-    const bool all =
-        reader_ == Reader::kConsumesAll || reader_ == Reader::kConsumesAllAndBacksOff;
+    const bool all = reader_ == Reader::kConsumesAll || reader_ == Reader::kConsumesAllAndBacksOff;
     Backoff backoff(reader_ == Reader::kPopsAndBacksOff ||
                     reader_ == Reader::kConsumesAllAndBacksOff);
     Inflow inflow(stage, sizeof(Element));

@@ -1,10 +1,10 @@
-// Linux's own VMBus ring, drivers/hv/ring_buffer.c, unchanged, between two processes. Packets are built
-// as vmbus_sendpacket does; the reader is either what most drivers do (look at each packet where the
-// iterator has put it, then give the space back) or hv_ringbuffer_read, one packet a call.
-#include "linux_ring/glue.h"
-
+// Linux's own VMBus ring, drivers/hv/ring_buffer.c, unchanged, between two processes. Packets are
+// built as vmbus_sendpacket does; the reader is either what most drivers do (look at each packet
+// where the iterator has put it, then give the space back) or hv_ringbuffer_read, one packet a
+// call.
 #include <sys/mman.h>
 
+#include "linux_ring/glue.h"
 #include "ring/ring_test_memory.h"
 #include "rows.h"
 
@@ -21,8 +21,8 @@ class RingMapping {
     const int fd = memfd_create("linux_ring", MFD_CLOEXEC);
     constexpr std::size_t kPage = 4096;
     if (fd < 0 || ftruncate(fd, kPage + kRingBytes) != 0) stage.Fail("no shared memory");
-    void* const at = mmap(nullptr, kPage + 2 * kRingBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
-                          -1, 0);
+    void* const at =
+        mmap(nullptr, kPage + 2 * kRingBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) stage.Fail("no shared memory");
     at_ = static_cast<std::byte*>(at);
     for (const auto& [offset, from, bytes] :
@@ -89,7 +89,8 @@ class LinuxStream final : public Pair {
     inflow.Begin();
     if (reader_ == Reader::kReadsOneByOne) return ReadOneByOne(inflow);
     for (;;) {
-      // foreach_vmbus_pkt; the space is given back once an eighth of the ring is read, or at the end.
+      // foreach_vmbus_pkt; the space is given back once an eighth of the ring is read, or at the
+      // end.
       std::uint32_t unreleased = 0;
       vmpacket_descriptor* packet = hv_pkt_iter_first(in_);
       while (packet != nullptr) {
