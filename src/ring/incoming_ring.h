@@ -26,6 +26,14 @@ struct IncomingPacket {
   std::span<std::byte> payload;  // with the sender's padding: a multiple of 8 bytes
 };
 
+// What ReadPlain has read. The payload stands at the beginning of the buffer.
+struct PlainPacket {
+  bool is_completion = false;  // or in-band data
+  bool wants_completion = false;
+  std::uint32_t payload_bytes = 0;  // with the sender's padding: a multiple of 8
+  std::uint64_t transaction_id = 0;
+};
+
 // Belongs to one thread at a time. It borrows the pages.
 //
 // The peer, who may be hostile, can change every byte of them at any time. So the read position is
@@ -57,6 +65,16 @@ class IncomingRing {
   // data). nullopt: the ring is empty. The descriptor is validated and kept; Read does not fetch it
   // again. Errors as Read.
   [[nodiscard]] Result<std::optional<std::uint32_t>> PeekBytes();
+
+  // Read for what most packets are: data or a completion without a header, whose payload has at
+  // most `capacity` bytes. Copies it to `buffer`. kOther: nothing was read or changed; PeekBytes
+  // and Read say what there is. Requires an area that is mapped twice, and no packet that was
+  // peeked at.
+  enum class Plain : std::uint8_t { kRead, kEmpty, kOther };
+  [[nodiscard]] Plain ReadPlain(std::byte* buffer, std::uint32_t capacity, PlainPacket& packet);
+  bool is_mapped_twice() const { return mapped_bytes_ == 2 * data_bytes_; }
+  // Bytes of packets that are known to be there: none, until the next look at the write index.
+  std::uint32_t known_bytes() const { return available_; }
 
   // The next packet where it lies: for polling readers that cannot afford the copy. Only the
   // descriptor was copied and validated; the spans lie in shared memory, inside of it, and their
@@ -248,6 +266,54 @@ inline void IncomingRing::Skip() {
       .header = buffer.first(shape.header_bytes),
       .payload = buffer.subspan(shape.header_bytes, shape.payload_bytes),
   };
+}
+
+[[gnu::always_inline]] inline IncomingRing::Plain IncomingRing::ReadPlain(std::byte* buffer,
+                                                                          std::uint32_t capacity,
+                                                                          PlainPacket& packet) {
+  if (available_ == 0) {
+    // R1, as FetchDescriptor. A failed ring has nothing available, and says so there.
+    const std::uint32_t write = control_.write_index().load(std::memory_order_acquire);
+    if (failure_) [[unlikely]]
+      return Plain::kOther;
+    if (write == read_) return Plain::kEmpty;
+    if (!AcceptWriteIndex(write)) [[unlikely]]
+      return Plain::kOther;
+  }
+  // The descriptor's first word, loaded once and taken apart here. Each check is one of
+  // wire::ParseDescriptor's, or stricter. If one fails the word is forgotten, and the general way
+  // loads and judges the descriptor anew.
+  const std::byte* const from = data_ + read_;
+  const std::uint64_t first = LoadWordOnce(data_ + read_);
+  const auto type_and_offset = static_cast<std::uint32_t>(first);
+  const auto length8 = static_cast<std::uint16_t>(first >> 32);
+  const auto flags = static_cast<std::uint32_t>(first >> 48);
+  const std::uint32_t length = std::uint32_t{length8} * wire::kRingUnitBytes;
+  constexpr std::uint32_t kNoHeader = wire::kPacketDescriptorBytes / wire::kRingUnitBytes << 16;
+  constexpr std::uint32_t kData = static_cast<std::uint32_t>(wire::PacketType::kDataInBand);
+  constexpr std::uint32_t kCompletion = static_cast<std::uint32_t>(wire::PacketType::kCompletion);
+  // A length below the descriptor's becomes a payload beyond every buffer.
+  const std::uint32_t payload_bytes = length - wire::kPacketDescriptorBytes;
+  if (payload_bytes > capacity || length + wire::kPacketTrailerBytes > available_ ||
+      flags > wire::kPacketFlagCompletionRequested) [[unlikely]] {
+    return Plain::kOther;
+  }
+  if (type_and_offset == (kNoHeader | kData)) [[likely]] {
+    packet.is_completion = false;
+  } else if (type_and_offset == (kNoHeader | kCompletion)) {
+    packet.is_completion = true;
+  } else {
+    return Plain::kOther;
+  }
+  packet.wants_completion = flags != 0;
+  packet.payload_bytes = payload_bytes;
+  packet.transaction_id = LoadWordOnce(data_ + read_ + sizeof(std::uint64_t));
+  CopyBytes(buffer, from + wire::kPacketDescriptorBytes, payload_bytes);
+  ForgetSharedSource();
+  const std::uint32_t packet_bytes = length + wire::kPacketTrailerBytes;
+  read_ = Advance(read_, packet_bytes, data_bytes_);
+  available_ -= packet_bytes;
+  return Plain::kRead;
 }
 
 // When to ring (VMBus reference 1.7, 1.8, 1.9).

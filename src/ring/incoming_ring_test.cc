@@ -69,6 +69,74 @@ TEST_P(IncomingRingTest, TheWorkedExampleIsReadFromItsBytes) {
   EXPECT_EQ(word(RingMemory::kReadIndex), 0x20u);
 }
 
+// What is not plain stays where it is, for the way that judges everything.
+TEST(IncomingRingPlainTest, TakesPlainPacketsAndLeavesTheOthers) {
+  using Plain = IncomingRing::Plain;
+  RingMemory memory(kS, Mapped::kTwice);
+  std::vector<std::byte> buffer(kS);
+  const auto at = [&](std::uint32_t index, const ModelPacket& packet) {
+    memory.set_indices(index, index);
+    IncomingRing ring = IncomingRing::Attach(memory.pages()).value();
+    ModelWriter writer(memory.pages());
+    EXPECT_TRUE(writer.Put(packet));
+    writer.Publish();
+    return ring;
+  };
+  PlainPacket plain;
+  for (std::uint32_t back = 0; back <= 96; back += 8) {
+    const ModelPacket sent{.type = 6, .flags = 1, .transaction_id = 77, .payload = TestBytes(61)};
+    IncomingRing ring = at((kS - back) % kS, sent);
+    ASSERT_EQ(ring.ReadPlain(buffer.data(), 56, plain), Plain::kOther) << "too long for the buffer";
+    ASSERT_EQ(ring.ReadPlain(buffer.data(), 64, plain), Plain::kRead);
+    EXPECT_FALSE(plain.is_completion);
+    EXPECT_TRUE(plain.wants_completion);
+    EXPECT_EQ(plain.transaction_id, 77u);
+    ASSERT_EQ(plain.payload_bytes, 64u);
+    std::vector<std::byte> padded = sent.payload;
+    padded.resize(64);
+    EXPECT_EQ(Copy({buffer.data(), 64}), padded);
+    EXPECT_EQ(ring.ReadPlain(buffer.data(), 64, plain), Plain::kEmpty);
+  }
+  {
+    IncomingRing ring = at(0, {.type = 0xB, .transaction_id = 5, .payload = {}});
+    ASSERT_EQ(ring.ReadPlain(buffer.data(), 64, plain), Plain::kRead);
+    EXPECT_TRUE(plain.is_completion);
+    EXPECT_EQ(plain.payload_bytes, 0u);
+  }
+  for (const ModelPacket& other :
+       {ModelPacket{.type = 9, .header = TestBytes(8), .payload = TestBytes(8)},
+        ModelPacket{.type = 6, .header = TestBytes(8), .payload = TestBytes(8)},
+        ModelPacket{.type = 7, .payload = TestBytes(8)}}) {
+    IncomingRing ring = at(8, other);
+    ASSERT_EQ(ring.ReadPlain(buffer.data(), 64, plain), Plain::kOther);
+    const auto packet = ring.Read(buffer).value();
+    ASSERT_TRUE(packet.has_value());
+    EXPECT_EQ(Copy(packet->payload), TestBytes(8));
+  }
+  // Broken: the general way says how.
+  const struct {
+    std::initializer_list<unsigned> first_word;
+    Error error;
+  } broken[] = {
+      {{6, 0, 2, 0, 1, 0, 0, 0}, Error::kPacketOffsetOutOfRange},
+      {{6, 0, 2, 0, 4, 0, 0, 0}, Error::kPacketLengthOutOfRange},
+      {{6, 0, 2, 0, 0xFF, 0xFF, 0, 0}, Error::kPacketLengthOutOfRange},
+      {{6, 0, 2, 0, 3, 0, 2, 0}, Error::kPacketFlagsUnknown},
+      {{0x0E, 0, 2, 0, 3, 0, 0, 0}, Error::kPacketTypeUnknown},
+  };
+  for (const auto& each : broken) {
+    IncomingRing ring = at(0, {.type = 6, .payload = TestBytes(8)});
+    memory.set_bytes(0, each.first_word);
+    EXPECT_EQ(ring.ReadPlain(buffer.data(), kS, plain), Plain::kOther);
+    EXPECT_EQ(ring.Read(buffer).error(), each.error);
+    EXPECT_EQ(ring.ReadPlain(buffer.data(), kS, plain), Plain::kOther) << "and it is final";
+  }
+  IncomingRing ring = at(0, {.type = 6, .payload = TestBytes(8)});
+  memory.set_word(RingMemory::kWriteIndex, kS);
+  EXPECT_EQ(ring.ReadPlain(buffer.data(), kS, plain), Plain::kOther);
+  EXPECT_EQ(ring.Read(buffer).error(), Error::kRingIndexOutOfRange);
+}
+
 TEST_P(IncomingRingTest, EveryPayloadLengthIsReadWholeAtEveryPlaceOfTheWrap) {
   for (std::uint32_t back = 0; back <= 96; back += 8) {
     for (std::size_t length = 0; length <= 72; ++length) {

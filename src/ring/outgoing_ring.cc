@@ -42,7 +42,8 @@ OutgoingRing::OutgoingRing(const RingPages& pages)
       data_(pages.data),
       data_bytes_(pages.data_bytes),
       mapped_bytes_(pages.mapped_bytes),
-      maximum_packet_bytes_(MaximumPacketBytes(pages.data_bytes)) {}
+      maximum_packet_bytes_(MaximumPacketBytes(pages.data_bytes)),
+      plain_limit_(pages.mapped_bytes == 2 * pages.data_bytes ? maximum_packet_bytes_ : 0) {}
 
 Result<OutgoingRing> OutgoingRing::Create(const RingPages& pages) {
   if (const auto geometry = CheckGeometry(pages); !geometry) {
@@ -121,7 +122,7 @@ void OutgoingRing::WithdrawSpaceBell() {
 
 std::unexpected<Error> OutgoingRing::Fail() {
   failed_ = true;
-  free_bytes_ = 0;      // so that every Write comes here
+  free_bytes_ = 0;      // so that every Write comes here, and WritePlain writes nothing
   write_ = published_;  // so that Publish leaves the page alone
   return std::unexpected(Error::kRingIndexOutOfRange);
 }

@@ -67,6 +67,17 @@ class OutgoingRing {
   // ring answers nothing else from now on, and unpublished packets are dropped.
   [[nodiscard]] Result<WriteOutcome> Write(const PacketParts& parts);
 
+  // Write for what most packets are: data or a completion without a header, of `bytes` of payload,
+  // into an area that is mapped twice. `kind` is PlainKind's. False: nothing was written, and Write
+  // knows more: whether there is room by now, or ever.
+  static constexpr std::uint64_t PlainKind(wire::PacketType type, std::uint16_t flags) {
+    return static_cast<std::uint64_t>(type) |
+           std::uint64_t{wire::kPacketDescriptorBytes / wire::kRingUnitBytes} << 16 |
+           std::uint64_t{flags} << 48;
+  }
+  [[nodiscard]] bool WritePlain(std::uint64_t kind, std::uint64_t transaction_id,
+                                const std::byte* payload, std::uint32_t bytes);
+
   // Shows the peer everything written since the last call, with one store, and decides once.
   // kRing: signal the peer. Nothing new: kNone.
   [[nodiscard]] Bell Publish();
@@ -89,6 +100,7 @@ class OutgoingRing {
   std::uint32_t maximum_packet_bytes() const { return maximum_packet_bytes_; }
   std::uint32_t write_index() const { return write_; }  // ours; includes what is not published yet
   bool has_unpublished() const { return write_ != published_; }
+  std::uint32_t unpublished_bytes() const { return Distance(published_, write_, data_bytes_); }
   bool has_failed() const { return failed_; }
 
  private:
@@ -107,6 +119,7 @@ class OutgoingRing {
   std::uint32_t data_bytes_;
   std::uint32_t mapped_bytes_;
   std::uint32_t maximum_packet_bytes_;
+  std::uint32_t plain_limit_;  // of WritePlain's packets, in ring bytes; 0 in an area mapped once
 
   // Ours alone; never read back from the page.
   std::uint32_t write_ = 0;       // where the next packet goes
@@ -183,6 +196,28 @@ inline Result<bool> OutgoingRing::FindSpace(std::uint32_t packet_bytes) {
   write_ = Advance(start, packet_bytes, data_bytes_);
   free_bytes_ -= packet_bytes;
   return WriteOutcome::kWritten;
+}
+
+[[gnu::always_inline]] inline bool OutgoingRing::WritePlain(std::uint64_t kind,
+                                                            std::uint64_t transaction_id,
+                                                            const std::byte* payload,
+                                                            std::uint32_t bytes) {
+  const std::uint64_t wanted = ring::PacketBytes(0, bytes);
+  if (wanted > plain_limit_ || wanted > free_bytes_) [[unlikely]]
+    return false;
+  const auto packet_bytes = static_cast<std::uint32_t>(wanted);
+  const std::uint32_t start = write_;
+  const std::uint32_t length = packet_bytes - wire::kPacketTrailerBytes;
+  // W2, as Write. The length is a multiple of 8, and stands in the descriptor in units of 8.
+  std::byte* const packet = data_ + start;
+  StoreWord(packet, kind | std::uint64_t{length} << 29);
+  StoreWord(packet + 8, transaction_id);
+  if (!IsUnitMultiple(bytes)) StoreWord(packet + length - wire::kRingUnitBytes, 0);
+  CopyBytes(packet + wire::kPacketDescriptorBytes, payload, bytes);
+  StoreWord(packet + length, static_cast<std::uint64_t>(start) << 32);
+  write_ = Advance(start, packet_bytes, data_bytes_);
+  free_bytes_ -= packet_bytes;
+  return true;
 }
 
 // When to ring (VMBus reference 1.6, 1.9).

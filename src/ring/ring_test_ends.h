@@ -38,11 +38,19 @@ class OurWriter : public WriterEnd {
  public:
   explicit OurWriter(const RingPages& pages) : ring_(OutgoingRing::Attach(pages).value()) {}
   bool Put(const ModelPacket& packet) override {
+    const auto type = static_cast<wire::PacketType>(packet.type);
+    // Every other packet goes the short way if it can.
+    if (++packets_ % 2 == 0 && packet.header.empty() &&
+        ring_.WritePlain(OutgoingRing::PlainKind(type, packet.flags), packet.transaction_id,
+                         packet.payload.data(),
+                         static_cast<std::uint32_t>(packet.payload.size()))) {
+      return true;
+    }
     // The first unit of a payload travels as prefix, as a pipe header does.
     const std::span<const std::byte> payload = packet.payload;
     const std::size_t prefix_bytes = payload.size() >= 8 ? 8 : 0;
     return ring_
-               .Write({.type = static_cast<wire::PacketType>(packet.type),
+               .Write({.type = type,
                        .flags = packet.flags,
                        .transaction_id = packet.transaction_id,
                        .header = packet.header,
@@ -58,6 +66,7 @@ class OurWriter : public WriterEnd {
 
  private:
   OutgoingRing ring_;
+  unsigned packets_ = 0;
 };
 
 class OurReader : public ReaderEnd {
@@ -65,6 +74,19 @@ class OurReader : public ReaderEnd {
   explicit OurReader(const RingPages& pages)
       : ring_(IncomingRing::Attach(pages).value()), buffer_(pages.data_bytes) {}
   std::optional<ModelPacket> Take() override {
+    // Every other packet comes the short way if it can.
+    PlainPacket plain;
+    if (++packets_ % 2 == 0 && ring_.is_mapped_twice() &&
+        ring_.ReadPlain(buffer_.data(), static_cast<std::uint32_t>(buffer_.size()), plain) ==
+            IncomingRing::Plain::kRead) {
+      return ModelPacket{
+          .type = static_cast<std::uint16_t>(plain.is_completion ? wire::PacketType::kCompletion
+                                                                 : wire::PacketType::kDataInBand),
+          .flags = plain.wants_completion ? std::uint16_t{1} : std::uint16_t{0},
+          .transaction_id = plain.transaction_id,
+          .header = {},
+          .payload = {buffer_.begin(), buffer_.begin() + plain.payload_bytes}};
+    }
     const auto packet = ring_.Read(buffer_).value();
     if (!packet) return std::nullopt;
     return ModelPacket{.type = static_cast<std::uint16_t>(packet->type),
@@ -80,6 +102,7 @@ class OurReader : public ReaderEnd {
  private:
   IncomingRing ring_;
   std::vector<std::byte> buffer_;
+  unsigned packets_ = 0;
 };
 
 class NaiveWriter : public WriterEnd {
