@@ -72,6 +72,8 @@ Registry AllRows() {
   Registry registry;
   AddCacheLineRows(registry);
   AddRingRows(registry);
+  AddKmclRows(registry);
+  AddSystemRows(registry);
 #ifdef KMCL_BENCH_LINUX_RING
   AddLinuxRingRows(registry);
 #else
@@ -82,6 +84,12 @@ Registry AllRows() {
 #else
   registry.absent.push_back({"boost", "the package libboost-dev was not there at build time"});
 #endif
+  for (const char* const peer : {"zeromq", "iceoryx", "nng", "boost-interprocess-mq", "posix-mq"}) {
+    registry.absent.push_back({peer, "no row has been written for it yet"});
+  }
+  for (const char* const goal : {"external data", "channels scaling", "idle CPU", "idle memory"}) {
+    registry.absent.push_back({goal, "no row has been written for it yet"});
+  }
   registry.absent.push_back(
       {"dpdk", "Debian has no source package of its vmbus driver's ring as a file; not measured"});
   return registry;

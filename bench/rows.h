@@ -50,10 +50,6 @@ void AddKmclRows(Registry& registry);
 void AddSystemRows(Registry& registry);
 void AddLinuxRingRows(Registry& registry);
 void AddBoostSpscRows(Registry& registry);
-void AddBoostQueueRows(Registry& registry);
-void AddZeroMqRows(Registry& registry);
-void AddNngRows(Registry& registry);
-void AddIceoryxRows(Registry& registry);
 
 inline std::string RowName(std::string_view kind, std::string_view contender, std::size_t bytes) {
   return std::string(kind) + "/" + std::string(contender) + "/" + std::to_string(bytes);

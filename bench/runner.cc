@@ -55,7 +55,6 @@ bool Reap(pid_t child, std::uint64_t deadline, bool& timed_out) {
 void RunEnd(Stage& stage, Pair& pair, bool near) {
   PinTo(near ? stage.plan().near_cpu : stage.plan().far_cpu);
   near ? pair.Near(stage) : pair.Far(stage);
-  stage.NoteDelays();
 }
 
 // A process of its own for everything that a row does, so that what breaks there breaks nothing

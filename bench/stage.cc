@@ -1,6 +1,5 @@
 #include "stage.h"
 
-#include <dirent.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -15,23 +14,33 @@ void Stage::Fail(std::string_view why) {
   _exit(1);
 }
 
+namespace {
+
+// Nanoseconds that the calling thread was ready and did not run, since it began.
+std::uint64_t Delay() {
+  std::ifstream file("/proc/thread-self/schedstat");
+  std::uint64_t ran = 0, waited = 0;
+  file >> ran >> waited;
+  return waited;
+}
+
+thread_local std::uint64_t t_delay_before = 0;
+
+}  // namespace
+
+void Stage::BeginDelays() { t_delay_before = Delay(); }
+
 void Stage::NoteDelays() {
-  DIR* const tasks = opendir("/proc/self/task");
-  if (tasks == nullptr) return;
-  while (const dirent* const task = readdir(tasks)) {
-    std::ifstream file(std::string("/proc/self/task/") + task->d_name + "/schedstat");
-    std::uint64_t ran = 0, waited = 0;
-    if (!(file >> ran >> waited)) continue;
-    std::uint64_t longest = delayed_.load(std::memory_order_relaxed);
-    while (waited > longest && !delayed_.compare_exchange_weak(longest, waited)) {
-    }
+  const std::uint64_t during = Delay() - t_delay_before;
+  std::uint64_t longest = delayed_.load(std::memory_order_relaxed);
+  while (during > longest && !delayed_.compare_exchange_weak(longest, during)) {
   }
-  closedir(tasks);
 }
 
 bool Inflow::OddMessage(std::uint64_t number, std::size_t bytes) {
   if (number != (next_ | kLast) || bytes < bytes_) stage_.Fail("a message was lost or damaged");
   const std::uint64_t now = Nanoseconds();
+  stage_.NoteDelays();
   if (begun_ == 0) stage_.Fail("too slow: the warm-up took all of the time");
   Findings& findings = stage_.findings();
   findings.messages = next_ - counted_from_;

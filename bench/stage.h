@@ -83,14 +83,27 @@ class Stage {
   void Meet() {
     const std::uint32_t mine = arrived_.fetch_add(1, std::memory_order_acq_rel);
     const std::uint32_t until = mine / 2 * 2 + 2;
-    while (arrived_.load(std::memory_order_acquire) < until) sched_yield();
+    for (int i = 0; arrived_.load(std::memory_order_acquire) < until; ++i) {
+      if (i < 100) {
+        sched_yield();
+      } else {
+        Nap(50'000);
+      }
+    }
+  }
+  // The same for an end whose own thread has nothing to do meanwhile, and takes no time for it.
+  void MeetAsleep() {
+    const std::uint32_t mine = arrived_.fetch_add(1, std::memory_order_acq_rel);
+    const std::uint32_t until = mine / 2 * 2 + 2;
+    while (arrived_.load(std::memory_order_acquire) < until) Nap(5'000'000);
   }
 
   // Ends this end, and with it the cell. The first reason is kept.
   [[noreturn]] void Fail(std::string_view why);
 
-  // Remembers how long this process's threads have been kept from running so far: the longest of
-  // them, of both ends, counts. At the end of what is measured, before helping threads have gone.
+  // How long the calling thread was kept from running between the two calls; the longest of all
+  // threads that call counts. Not the time in which it slept.
+  void BeginDelays();
   void NoteDelays();
   std::uint64_t delayed_nanoseconds() const { return delayed_.load(std::memory_order_relaxed); }
 
@@ -100,6 +113,11 @@ class Stage {
     std::snprintf(extra.name, sizeof(extra.name), "%.*s", static_cast<int>(name.size()),
                   name.data());
     extra.value = value;
+  }
+
+  static void Nap(long nanoseconds) {
+    const timespec time{.tv_sec = 0, .tv_nsec = nanoseconds};
+    nanosleep(&time, nullptr);
   }
 
  private:
@@ -151,6 +169,7 @@ void SendStream(Stage& stage, std::size_t bytes, Send&& send, Flush&& flush) {
   const std::uint64_t clock_every = bytes >= 65536 ? 4 : bytes >= 4096 ? 64 : 512;
   Message message(bytes);
   stage.Meet();
+  stage.BeginDelays();
   const std::uint64_t end =
       Nanoseconds() + stage.plan().warm_nanoseconds + stage.plan().nanoseconds;
   std::uint64_t number = 0;
@@ -163,6 +182,7 @@ void SendStream(Stage& stage, std::size_t bytes, Send&& send, Flush&& flush) {
   message.Stamp(number | kLast);
   send(message.data());
   flush();
+  stage.NoteDelays();
 }
 
 // The receiving end of a stream: checks each message, and measures from the end of the warm-up to
@@ -200,7 +220,8 @@ class Inflow {
   [[gnu::noinline]] void LookAtTheClock() {
     const std::uint64_t now = Nanoseconds();
     if (now < warm_until_) return;
-    begun_ = now;
+    stage_.BeginDelays();
+    begun_ = Nanoseconds();
     counted_from_ = next_;
   }
   [[gnu::noinline]] bool OddMessage(std::uint64_t number, std::size_t bytes);
@@ -245,6 +266,7 @@ void Ask(Stage& stage, std::size_t bytes, Exchange&& exchange) {
   Latencies latencies;
   Message message(bytes);
   stage.Meet();
+  stage.BeginDelays();
   const std::uint64_t begin = Nanoseconds();
   const std::uint64_t warm_until = begin + stage.plan().warm_nanoseconds;
   const std::uint64_t end = warm_until + stage.plan().nanoseconds;
@@ -273,6 +295,7 @@ void Ask(Stage& stage, std::size_t bytes, Exchange&& exchange) {
     latencies.RecordTogether(Ticks() - begun, kTogether);
   }
   once(kLast);
+  stage.NoteDelays();
   latencies.Report(stage);
 }
 
