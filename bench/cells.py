@@ -74,4 +74,4 @@ class Results:
             return "no cell of it in this regime"
         if row in self.dropped:
             return f"the machine changed, or did something else, during each of {self.dropped[row]} cells"
-        return "no such row in this run"
+        return "there is no row for it yet" if row == "none" else "no such row in this run"

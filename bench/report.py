@@ -59,6 +59,16 @@ def rows_table(results, regime):
 NAMES = (  # what the plots show: row, label
     ("ring-batch32", "kmcl ring, batches of 32"), ("ring-each-adaptive", "kmcl ring, each published"),
     ("linux-iterate", "Linux ring_buffer.c"), ("boost-spsc-all", "Boost SPSC (64 B only)"),
+    ("kmcl-shm", "kmcl whole path, shm"), ("kmcl-local", "kmcl whole path, local"), ("pipe", "pipe"),
+    ("seqpacket", "SEQPACKET"),
+)
+
+
+TRIPS = (
+    ("cache-line/8", "cache line"), ("ring-in-place/64", "kmcl ring, in place"), ("ring-copied/64", "kmcl ring, copied"),
+    ("linux/64", "Linux ring_buffer.c"), ("boost-spsc/64", "Boost SPSC"), ("kmcl-shm-poll/64", "kmcl transaction, polling"),
+    ("kmcl-shm-spin-then-sleep/64", "kmcl, spin then sleep"), ("kmcl-shm-sleep/64", "kmcl, sleeping"),
+    ("eventfd/8", "eventfd"),
 )
 
 
@@ -71,6 +81,12 @@ def plots(results, regime, folder):
     if svg.lines(os.path.join(folder, f"throughput-{regime}.svg"), f"One-way messages per second ({regime})",
                  "message size, bytes", "messages per second", series, x_marks=sizes):
         made.append((f"throughput-{regime}.svg", "Throughput by message size"))
+    trips = [(label, [(float(p[1:]), ns) for p, ns in results.quantiles(f"roundtrip/{name}", regime).items()])
+             for name, label in TRIPS]
+    marks = [1, 10, 25, 50, 75, 90, 99]
+    if svg.lines(os.path.join(folder, f"latency-{regime}.svg"), f"Round trips of 64 B ({regime})", "percentile",
+                 "nanoseconds", trips, x_marks=marks, log_x=False):
+        made.append((f"latency-{regime}.svg", "Round trips by percentile"))
     return made
 
 

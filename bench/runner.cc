@@ -22,6 +22,8 @@ constexpr double kProbesMayDiffer = 0.25;
 // An end that was ready to run and did not, because something else had its CPU, for more than this
 // part of the time: somebody else was measured too.
 constexpr double kMayBeDelayed = 0.04;
+// The same for rows whose own threads take turns on a CPU, as they do by themselves.
+constexpr double kSharingMayBeDelayed = 0.15;
 constexpr int kCellTimeoutMilliseconds = 20'000;
 
 double NanosecondsPerTick() {
@@ -191,7 +193,7 @@ bool Runner::Measure(const Row& row, int repetition) {
     const double delayed = static_cast<double>(stage->delayed_nanoseconds()) /
                            static_cast<double>(plan.warm_nanoseconds + plan.nanoseconds);
     const bool steady = std::fabs(before - after) <= kProbesMayDiffer * std::min(before, after) &&
-                        (delayed <= kMayBeDelayed || row.shares_cpus);
+                        delayed <= (row.shares_cpus ? kSharingMayBeDelayed : kMayBeDelayed);
     std::fprintf(output_, "{\"row\":\"%s\",\"bytes\":%zu,\"repetition\":%d,\"accepted\":%s",
                  row.name.c_str(), row.bytes, repetition,
                  failure.empty() && steady ? "true" : "false");
