@@ -1,0 +1,189 @@
+// One end of a channel, driven through the public functions, and the model of what it was promised:
+// every accepted packet is delivered once and in order and completed exactly once; callbacks come
+// in pairs, never together, never under a lock.
+#pragma once
+
+#include <kmcl/endpoint.h>
+#include <kmcl/kmcl.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "plan.h"
+#include "retirer.h"
+#include "scheduler.h"
+
+namespace kmcl::sim {
+
+class End;
+
+// All ends that ever were, by their numbers, which packets carry.
+class Model {
+ public:
+  explicit Model(const Plan& the_plan) : plan(the_plan) {}
+  const Plan& plan;
+  std::vector<End*> ends;
+  std::uint64_t delivered = 0;
+  std::uint64_t completed = 0;
+  std::uint64_t described = 0;    // packets whose memory the server had
+  std::uint64_t successions = 0;  // saved channels that came back
+  std::uint64_t restored = 0;     // packets with them
+  // Processes that write where they must not: what comes of that is theirs alone.
+  std::array<bool, kMostProcesses> hostile{};
+};
+
+GUID TypeOfChannels();
+GUID InstanceOf(std::uint32_t index);
+
+class End {
+ public:
+  End(Model& model, Retirer& retirer, std::uint32_t process, std::uint32_t index, bool server);
+
+  // A server's for `partition`, a client's for nullptr.
+  NTSTATUS Allocate(PDEVICE_OBJECT device, HANDLE partition);
+  NTSTATUS Enable();
+  // Waits until it is torn down, and checks what was promised for then.
+  void Disable();
+  // Frees packets and channel, which is disabled.
+  void Cleanup();
+  void Start();
+  void Pause();
+  // Pauses a server's channel, saves it and goes on; or, if it is `succeeded`, ends it and goes on
+  // with another one that the save was restored into. Nobody else may use the end meanwhile.
+  void Save(bool succeeded);
+
+  void Send(std::uint32_t count);
+  void Request(std::uint32_t timeout_us);
+  void SetQuota(std::uint32_t quota);
+  void SetPassive(bool passive);
+
+  // Nothing is on its way any more, as far as that can be said of this end.
+  bool IsSettled() const;
+  bool is_up() const { return started_; }
+  bool is_open() const { return open_; }
+  bool has_failed() const { return failed_; }
+  std::string Describe() const;
+
+  const std::uint32_t number;
+  const std::uint32_t process;
+  const std::uint32_t index;
+  const bool server;
+  std::uint32_t users = 0;         // threads of the test that are inside
+  bool state_taken = false;        // a thread pauses it, or opens it again
+  bool taken_whole = false;        // a thread wants it for itself
+  bool offered = false;            // it has been enabled, and may be used
+  bool gone = false;               // nobody is to use it any more
+  bool dead = false;               // its process was killed
+  bool hostile = false;            // it, or the other end: what it carries is anything
+  std::uint32_t peer_process = 0;  // a server's: of the client, over a socket
+
+ private:
+  friend class Retirer;
+  struct Message {
+    bool wants_completion = false;
+    bool accepted = false;
+    bool may_vanish = false;  // refused, or cancelled before it was in the ring
+    std::uint32_t delivered = 0;
+    std::uint32_t completed = 0;
+    std::uint32_t session = 0;
+    NTSTATUS status = STATUS_PENDING;
+  };
+  // Messages in the order of their sends. One thread at a time sends from each.
+  struct Stream {
+    bool busy = false;
+    std::deque<Message> messages;
+  };
+  struct Slot {
+    End* end = nullptr;
+    std::uint32_t number = 0;
+    VMBPACKET packet = nullptr;
+    bool in_flight = false;
+    bool is_saved = false;  // its packet is a saved channel's, and goes on in the next one
+    std::uint32_t stream = 0;
+    std::uint64_t id = 0;
+    std::vector<std::uint64_t> memory;  // that its packet describes
+  };
+  // What has come from one stream of the other end.
+  struct Incoming {
+    std::uint64_t next = 0;
+  };
+  static constexpr std::uint32_t kStreams = 6;
+  // What an answer is to a packet's name.
+  static constexpr std::uint64_t kAnswerKey = 0x5A5A'0FF0'3C3C'9669;
+  // What the server makes of each word of memory that a packet describes.
+  static constexpr std::uint64_t kWritten = 0x3366'CC99'5AA5'0FF0;
+  // Deliveries are marked by this when they come for the second time.
+  struct PacketContext {
+    std::uint64_t deferred;
+  };
+
+  static End& Of(VMBCHANNEL channel);
+  static EVT_VMB_CHANNEL_OPENED Opened;
+  static EVT_VMB_CHANNEL_CLOSED Closed;
+  static EVT_VMB_CHANNEL_STARTED Started;
+  static EVT_VMB_CHANNEL_POST_STARTED PostStarted;
+  static EVT_VMB_CHANNEL_SUSPEND Suspend;
+  static EVT_VMB_CHANNEL_PROCESS_PACKET ProcessPacket;
+  static EVT_VMB_CHANNEL_PROCESSING_COMPLETE ProcessingComplete;
+  static EVT_VMB_PACKET_COMPLETION_ROUTINE PacketDone;
+  static EVT_VMB_CHANNEL_PNP_FAILURE PnpFailure;
+  static EVT_VMB_CHANNEL_SAVE_PACKET SavePacket;
+  static EVT_VMB_CHANNEL_RESTORE_PACKET RestorePacket;
+
+  NTSTATUS Configure(HANDLE partition);
+  // A packet of the channel for a slot that has none. False: there is no memory.
+  bool Fit(Slot& slot);
+  // Nothing to be seen of the channel must be left; then it goes.
+  void Discard();
+  // The parts of a save, as they were written. Empty: it could not be saved now.
+  std::vector<std::vector<std::byte>> WriteSave(bool succeeded);
+  // False: the system refused.
+  bool Restore(std::vector<std::vector<std::byte>>& save);
+  void Pump();
+  bool TrySend(Slot& slot);
+  NTSTATUS SendDescribed(Slot& slot, std::uint64_t* words, std::uint32_t bytes);
+  void TakeExternalData(VMBPACKETCOMPLETION packet, std::uint64_t name);
+  void CheckWritten(const Slot& slot, std::uint64_t name) const;
+  std::uint32_t FreeStream() const;
+  std::uint32_t Fill(std::uint64_t* words, std::uint32_t stream, std::uint64_t id);
+  void OnPacket(VMBPACKETCOMPLETION packet, const std::uint64_t* words, UINT32 bytes,
+                bool describes);
+  void OnDone(Slot& slot, NTSTATUS status, const void* buffer, UINT32 bytes);
+  void CheckDelivery(End& from, std::uint32_t stream, std::uint64_t id);
+  void BeginCallback(const char* what, bool state);
+  void EndCallback(bool state);
+  void Retired(VMBPACKETCOMPLETION packet, std::uint64_t answer);
+  [[noreturn]] void Wrong(const std::string& what) const;
+
+  Model& model_;
+  Retirer& retirer_;
+  VMBCHANNEL handle_ = nullptr;
+  PDEVICE_OBJECT device_ = nullptr;
+  HANDLE partition_ = nullptr;
+  bool unused_ = false;  // it was restored, and could not be enabled
+  bool ending_ = false;  // what is still in flight is given up by VmbChannelCleanup
+  bool enabled_ = false;
+  bool open_ = false;
+  bool started_ = false;
+  bool failed_ = false;
+  bool in_state_callback_ = false;
+  bool in_packet_callback_ = false;
+  std::uint32_t session_ = 0;
+  std::uint32_t to_send_ = 0;
+  std::uint32_t pump_depth_ = 0;
+  std::uint32_t in_flight_ = 0;
+  std::uint32_t saved_ = 0;  // packets that were saved, or restored, so far
+  std::uint64_t outstanding_ = 0;
+  std::uint64_t in_batch_ = 0;
+  std::array<Stream, kStreams> streams_;
+  std::deque<Slot> slots_;
+  End* peer_ = nullptr;      // whose packets came in this session
+  std::uint32_t fresh_ = 0;  // streams that have brought nothing in this session yet: a bit each
+  std::array<Incoming, kStreams> incoming_;
+};
+
+}  // namespace kmcl::sim

@@ -1,0 +1,66 @@
+// What one run does, drawn from its seed before it begins: who is there, what each of them does,
+// and what goes wrong. A plan can be written down with some of its steps left out, which is how a
+// failure is shrunk.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace kmcl::sim {
+
+enum class Verb : std::uint8_t {
+  kSend,       // `amount` packets, as they fit
+  kSync,       // one synchronous request, for up to `amount` us
+  kSleep,      // `amount` us
+  kSettle,     // until everything sent is done
+  kPause,      // and start again after `amount` us
+  kReopen,     // disable and enable
+  kReconnect,  // a client leaves and comes back
+  kQuota,      // `amount` packets outstanding
+  kPassive,    // deliveries at PASSIVE_LEVEL only, or not
+  kSave,       // a server's channel is saved, and succeeded by a restored one if `amount` is odd
+  kRefuse,     // the system refuses calls of kind `channel`, `amount` of them
+  kDie,        // process `channel` as a whole, between any two of its steps; it comes back
+  kCorrupt,    // `amount` places in the memory of client `channel`
+  kForge,      // `amount` messages of client `channel`
+  kKnock,      // `amount` strangers come to the server's socket, one after the other
+};
+inline constexpr std::uint32_t kVerbs = 15;
+// Who does what nobody would do to himself.
+inline constexpr std::uint32_t kWorldActor = 100;
+
+struct Action {
+  std::uint32_t actor = 0;  // two for each process, whose number is actor / 2; or kWorldActor
+  Verb verb = Verb::kSleep;
+  std::uint32_t channel = 0;
+  std::uint32_t amount = 0;
+};
+
+// How delivered packets are retired.
+enum class Retirement : std::uint8_t { kInline, kDeferred, kLater, kMixed };
+
+struct Plan {
+  std::uint64_t seed = 0;
+  bool local = false;  // both ends in one process, else over a socket
+  std::uint32_t clients = 1;
+  std::uint32_t channels = 1;  // of each client
+  std::uint32_t ring_pages = 4;
+  std::uint32_t payload_bytes = 64;  // at most
+  std::uint32_t slots = 4;           // packets in flight from each end
+  std::uint32_t transactions = 50;   // of 100 packets want a completion
+  std::uint32_t external = 0;        // of 100 of a client's that do describe memory
+  std::uint32_t dispatch_threads = 1;
+  std::uint32_t spin_us = 0;
+  Retirement retirement = Retirement::kInline;
+  std::uint32_t slow_us = 0;         // some callbacks take so long
+  std::uint32_t hostile_client = 0;  // or none
+  bool refusals = false;             // the system refuses things now and then
+  std::vector<Action> actions;
+};
+
+Plan MakePlan(std::uint64_t seed);
+std::string Describe(const Plan& plan);
+std::string Describe(const Action& action);
+
+}  // namespace kmcl::sim

@@ -1,0 +1,164 @@
+// A run from its beginning to its end, and the server in it.
+#include "world.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "corruption.h"
+#include "faults.h"
+#include "strangers.h"
+#include "world_calls.h"
+
+namespace kmcl::sim {
+
+World::World(const Plan& plan)
+    : plan_(plan), model_(plan_), address_(plan.local ? "local:sim" : "unix:/run/sim") {}
+
+std::string World::Describe() const {
+  std::string text;
+  for (const End* const end : model_.ends) {
+    if (!end->gone && !end->dead) text += "  " + end->Describe() + "\n";
+  }
+  return text;
+}
+
+// ---- The server.
+
+void World::StartServer() {
+  KMCL_ENDPOINT_OPTIONS options;
+  KmclEndpointOptionsInit(&options);
+  options.DispatchThreads = plan_.dispatch_threads;
+  options.SpinMicroseconds = plan_.spin_us;
+  options.Context = this;
+  options.PartitionArrived = [](PVOID context, KMCL_SERVER server, HANDLE partition) {
+    auto& world = *static_cast<World*>(context);
+    const InTest test;
+    world.server_ = server;  // it may be told before KmclServerCreate has returned
+    world.OnArrived(partition);
+  };
+  options.PartitionGone = [](PVOID context, KMCL_SERVER, HANDLE partition) {
+    const InTest test;
+    static_cast<World*>(context)->OnGone(partition);
+  };
+  if (retirer_ != nullptr) past_retirers_.push_back(std::move(retirer_));
+  retirer_ = std::make_unique<Retirer>(server_process_);
+  In(server_process_, [&] {
+    const InLibrary library;
+    Expect(KmclServerCreate(address_.c_str(), &options, &server_), "the server");
+  });
+}
+
+void World::OnArrived(HANDLE partition) {
+  if (Current().locks_held != 0) Fail("an arrival is told under a lock");
+  auto guest = std::make_unique<Guest>();
+  guest->partition = partition;
+  guest->server_process = server_process_;
+  KMCL_PARTITION_INFORMATION information;
+  {
+    const InLibrary library;
+    Expect(KmclPartitionQuery(partition, &information), "a partition is queried");
+  }
+  guest->process = information.ProcessId - 1000;  // over a socket only
+  Note("partition %llu has arrived, of process %llu", information.Number, guest->process);
+  Guest& kept = *guest;
+  guests_.push_back(std::move(guest));
+  for (std::uint32_t index = 0; index < plan_.channels; ++index) {
+    auto end = std::make_unique<End>(model_, *retirer_, server_process_, index, true);
+    End& made = *end;
+    made.hostile = !plan_.local && model_.hostile[kept.process % kMostProcesses];
+    made.peer_process = kept.process;
+    kept.ends.push_back(std::move(end));
+    Insist([&] { return made.Allocate(KmclServerDeviceObject(server_), partition); },
+           "a server's channel");
+    const NTSTATUS status = Insist([&] { return made.Enable(); }, nullptr);
+    if (status == STATUS_NO_SUCH_DEVICE) continue;  // the client has gone already
+    Expect(status, "an offer");
+    made.Start();
+    made.offered = true;
+  }
+}
+
+void World::OnGone(HANDLE partition) {
+  Note("a partition has gone");
+  const auto found = std::find_if(guests_.begin(), guests_.end(), [&](const auto& guest) {
+    return guest->partition == partition && !guest->gone &&
+           guest->server_process == Current().process;
+  });
+  if (found == guests_.end()) Fail("a partition has gone that was not there");
+  Guest& guest = **found;
+  guest.gone = true;
+  Changed();
+  CleanUp(guest);
+}
+
+void World::CleanUp(Guest& guest) {
+  for (const auto& end : guest.ends) end->gone = true;
+  for (const auto& end : guest.ends) {
+    Await([&] { return end->users == 0; }, "the last user of a channel");
+    end->Disable();
+    end->Cleanup();
+  }
+  guest.cleaned = true;
+  Changed();
+}
+
+void World::StopServer() {
+  Await(
+      [&] {
+        return std::all_of(guests_.begin(), guests_.end(), [&](const auto& guest) {
+          return guest->cleaned || killed_[guest->server_process];
+        });
+      },
+      "the end of all partitions");
+  In(server_process_, [&] {
+    const InLibrary library;
+    KmclServerDestroy(server_);
+  });
+  server_ = nullptr;
+  retirer_->Stop();
+}
+
+// ---- A run.
+
+void World::Run() {
+  for (std::uint32_t process = 1; process < kMostProcesses; ++process) {
+    model_.hostile[process] = process == plan_.hostile_client || process == kStrangerProcess;
+  }
+  StartServer();
+  for (std::uint32_t i = 1; i <= plan_.clients; ++i) {
+    auto client = std::make_unique<Client>();
+    client->number = client->process = i;
+    clients_.push_back(std::move(client));
+    StartClient(*clients_.back());
+  }
+  for (std::uint32_t number = 0; number < 2 * (plan_.clients + 1); ++number) SpawnActor(number);
+  SpawnActor(kWorldActor);
+  const auto done = [&] {
+    return std::all_of(actors_.begin(), actors_.end(), [&](const auto& actor) {
+      return actor->done || model_.hostile[actor->process];
+    });
+  };
+  Await(done, "the end of all threads");
+  NoFaults();
+  // Whoever wrote where it must not does not end by itself.
+  if (plan_.hostile_client != 0 && !killed_[plan_.hostile_client]) {
+    StopCorruption();
+    KillAndRestart(plan_.hostile_client);
+  }
+  for (const auto& guest : guests_) {
+    for (const auto& end : guest->ends) {
+      if (guest->gone || end->gone || !end->offered) continue;
+      ++end->users;
+      end->SetQuota(0xFFFFFFFF);
+      GiveBack(*end);
+    }
+  }
+  for (const auto& client : clients_) In(client->process, [&] { ProveAlive(*client); });
+  for (const auto& client : clients_) {
+    In(client->process, [&] { Disconnect(*client); });
+    client->retirer->Stop();
+  }
+  StopServer();
+}
+
+}  // namespace kmcl::sim
