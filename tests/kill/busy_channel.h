@@ -6,12 +6,16 @@
 #include <kmcl/kmcl.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "faults.h"
 #include "kill_switch.h"
+#include "ledger.h"
 #include "plan.h"
 #include "retirer.h"
 
@@ -28,6 +32,8 @@ struct Surroundings {
   Faults faults;
   KillSwitch kill_switch;
   Retirer retirer;
+  // Of all processes of this run; nullptr where two clients would write in the same places.
+  Ledger* ledger = nullptr;
   // When the kill was, or 0; and when a channel of ours first heard of it.
   std::atomic<std::int64_t>* killed_ns = nullptr;
   std::atomic<std::int64_t> noticed_ns{0};
@@ -45,12 +51,19 @@ class BusyChannel {
   NTSTATUS Allocate(PDEVICE_OBJECT device, HANDLE partition);
   NTSTATUS Enable();
   VMBCHANNEL handle() const { return handle_; }
+  std::uint32_t index() const { return index_; }
+
+  // A server's: pauses and saves it, appending to `state`; and makes this channel, which was
+  // allocated, the one that was saved.
+  NTSTATUS Save(std::vector<std::byte>& state);
+  NTSTATUS Restore(std::span<std::byte> state);
 
   // Waits until `more` packets or completions have come since now, until it is over, or until
   // `other_fd` is readable. False when nothing of it happened for ten seconds.
   bool WaitForEvents(std::uint32_t more, int other_fd);
   // Waits until the channel is closed, if it was opened. False after ten seconds.
   bool WaitUntilClosed();
+  bool is_open() const { return open_; }
 
   // Transactions, over all channels of this process.
   static std::uint64_t total_accepted() { return total_accepted_.load(); }
@@ -62,7 +75,7 @@ class BusyChannel {
     VMBPACKET packet = nullptr;
     bool wants_completion = false;
     Random random{0};
-    std::uint64_t number = 0;  // of what was sent last
+    std::atomic<std::uint64_t> number{0};  // of what was sent last
     std::atomic<bool> in_flight{false};
   };
   // Sends of one kind. What was accepted is what was completed and what was cancelled.
@@ -70,11 +83,14 @@ class BusyChannel {
     std::atomic<std::uint64_t> accepted{0};
     std::atomic<std::uint64_t> completed{0};
     std::atomic<std::uint64_t> cancelled{0};
+    std::uint64_t restored = 0;  // of those accepted: another process had sent them
   };
 
   static BusyChannel& Of(VMBCHANNEL channel);
   static EVT_VMB_CHANNEL_PROCESS_PACKET ProcessPacket;
   static EVT_VMB_PACKET_COMPLETION_ROUTINE PacketDone;
+  static EVT_VMB_CHANNEL_SAVE_PACKET SavePacket;
+  static EVT_VMB_CHANNEL_RESTORE_PACKET RestorePacket;
   NTSTATUS Configure(HANDLE partition);
   NTSTATUS MakeSlots();
   void OnOpened();
@@ -97,9 +113,10 @@ class BusyChannel {
 
   const Plan plan_;
   const std::uint32_t index_;
+  bool is_server_ = false;
   Surroundings& around_;
   VMBCHANNEL handle_ = nullptr;
-  const int signal_;  // an eventfd
+  int signal_ = -1;  // a client's, for whoever waits: an eventfd
   std::deque<Slot> slots_;
 
   // Written by callbacks.

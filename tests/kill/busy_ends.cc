@@ -6,19 +6,9 @@
 #include <chrono>
 
 namespace kmcl::kill {
-namespace {
-
-Plan EchoPlan() {
-  Plan plan;
-  plan.transactions_per_channel = 0;
-  return plan;
-}
-
-}  // namespace
-
 BusyServer::~BusyServer() { KmclServerDestroy(server_); }
 
-NTSTATUS BusyServer::Create(const std::string& address) {
+KMCL_ENDPOINT_OPTIONS BusyServer::Options() {
   KMCL_ENDPOINT_OPTIONS options;
   KmclEndpointOptionsInit(&options);
   options.DispatchThreads = 2;
@@ -29,6 +19,11 @@ NTSTATUS BusyServer::Create(const std::string& address) {
   options.PartitionGone = [](PVOID context, KMCL_SERVER, HANDLE partition) {
     static_cast<BusyServer*>(context)->OnGone(partition);
   };
+  return options;
+}
+
+NTSTATUS BusyServer::Create(const std::string& address) {
+  const KMCL_ENDPOINT_OPTIONS options = Options();
   return KmclServerCreate(address.c_str(), &options, &server_);
 }
 
@@ -47,6 +42,11 @@ void BusyServer::SetEchoOnly() {
   echo_only_ = true;
 }
 
+void BusyServer::SetEchoToo() {
+  const std::lock_guard lock(mutex_);
+  echo_too_ = true;
+}
+
 void BusyServer::OnArrived(KMCL_SERVER server, HANDLE partition) {
   KMCL_PARTITION_INFORMATION information{};
   if (KmclPartitionQuery(partition, &information) != STATUS_SUCCESS) {
@@ -56,9 +56,11 @@ void BusyServer::OnArrived(KMCL_SERVER server, HANDLE partition) {
   guest.partition = partition;
   Plan plan;
   bool echo = false;
+  bool echo_too = false;
   {
     const std::lock_guard lock(mutex_);
     plan = plan_;
+    echo_too = echo_too_;
     echo = echo_only_ || information.ProcessId == static_cast<UINT32>(visitor_);
   }
   if (echo) {
@@ -68,6 +70,7 @@ void BusyServer::OnArrived(KMCL_SERVER server, HANDLE partition) {
     for (std::uint32_t index = 0; index < plan.channel_count; ++index) {
       Offer(guest, server, plan, index);
     }
+    if (echo_too) Offer(guest, server, EchoPlan(), kEchoIndex);
   }
   const std::lock_guard lock(mutex_);
   guests_.push_back(std::move(guest));
@@ -98,12 +101,21 @@ void BusyServer::OnGone(HANDLE partition) {
     return around_.faults.Add("a partition is gone that is not there");
   }
   if (!found->cleans_up_late) {
+    Guest leaving;
+    leaving.channels.swap(found->channels);
     lock.unlock();
-    CleanUp(*found);
+    CleanUp(leaving);
     lock.lock();
   }
   found->gone = true;
   changed_.notify_all();
+}
+
+void BusyServer::Disable() {
+  const std::lock_guard lock(mutex_);
+  for (Guest& guest : guests_) {
+    for (const auto& channel : guest.channels) VmbChannelDisable(channel->handle());
+  }
 }
 
 bool BusyServer::WaitUntilAlone() {
@@ -120,9 +132,7 @@ bool BusyServer::WaitUntilAlone() {
 }
 
 BusyClient::~BusyClient() {
-  for (const auto& channel : channels_) {
-    if (channel->handle() != nullptr) VmbChannelDisable(channel->handle());
-  }
+  Disable();
   channels_.clear();
   KmclClientDestroy(client_);
 }
@@ -163,6 +173,18 @@ void BusyClient::Cycle(int until_fd) {
 bool BusyClient::WaitUntilClosed() {
   return std::all_of(channels_.begin(), channels_.end(),
                      [](const auto& channel) { return channel->WaitUntilClosed(); });
+}
+
+void BusyClient::Disable() {
+  for (const auto& channel : channels_) {
+    if (channel->handle() != nullptr) VmbChannelDisable(channel->handle());
+  }
+}
+
+bool BusyClient::StillWorks() {
+  return std::all_of(channels_.begin(), channels_.end(), [](const auto& channel) {
+    return channel->WaitForEvents(20, -1) && channel->is_open();
+  });
 }
 
 NTSTATUS Visit(const std::string& address) {

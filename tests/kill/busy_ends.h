@@ -5,7 +5,9 @@
 #include <sys/types.h>
 
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -28,15 +30,24 @@ class BusyServer {
 
   NTSTATUS Create(const std::string& address);
 
+  // Gives everybody to the process at the other end of `socket`; or is given them. `at` is called
+  // at the steps of a handover that are this end's.
+  NTSTATUS HandOver(int socket, const std::function<void(Step)>& at);
+  NTSTATUS TakeOver(int socket, const std::function<NTSTATUS(Step)>& at);
+
   // For who connects from now on.
   void SetPlan(const Plan& plan);
   void SetVisitor(pid_t visitor);
   // Everyone is a visitor.
   void SetEchoOnly();
+  // Everyone may be a visitor: there is an echo channel beside the plan's.
+  void SetEchoToo();
 
   // Waits until every client that arrived has gone, and cleans up what PartitionGone left. False
   // after ten seconds.
   bool WaitUntilAlone();
+  // Revokes every channel.
+  void Disable();
 
  private:
   struct Guest {
@@ -46,6 +57,9 @@ class BusyServer {
     std::vector<std::unique_ptr<BusyChannel>> channels;
   };
 
+  KMCL_ENDPOINT_OPTIONS Options();
+  NTSTATUS Save();
+  NTSTATUS Restore(KMCL_SERVER server, const std::byte* state, std::size_t bytes);
   void OnArrived(KMCL_SERVER server, HANDLE partition);
   void OnGone(HANDLE partition);
   void Offer(Guest& guest, KMCL_SERVER server, const Plan& plan, std::uint32_t index);
@@ -59,7 +73,11 @@ class BusyServer {
   Plan plan_;
   pid_t visitor_ = -1;
   bool echo_only_ = false;
+  bool echo_too_ = false;
   std::list<Guest> guests_;
+
+  std::vector<std::byte> saved_;
+  std::function<NTSTATUS(Step)> at_;
 };
 
 // Opens the plan's busy channels.
@@ -77,6 +95,10 @@ class BusyClient {
   void Cycle(int until_fd);
   // Waits until the channels that were opened are closed. False after ten seconds.
   bool WaitUntilClosed();
+  // Waits until each channel has been answered again. False after ten seconds, or when one is
+  // closed.
+  bool StillWorks();
+  void Disable();
   bool is_connected() const { return client_ != nullptr && KmclClientIsConnected(client_); }
 
  private:

@@ -40,7 +40,7 @@ SharedPage* MakeSharedPage() {
 
 SharedPage* ParentsSharedPage() { return MapSharedPage(kSharedPageFd); }
 
-std::optional<Child> Child::Start(const std::vector<std::string>& arguments) {
+std::optional<Child> Child::Start(const std::vector<std::string>& arguments, int handover) {
   int line[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line) != 0) return std::nullopt;
   std::string name = "kill_test";
@@ -52,6 +52,7 @@ std::optional<Child> Child::Start(const std::vector<std::string>& arguments) {
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, shared_page_fd, kSharedPageFd);
   posix_spawn_file_actions_adddup2(&actions, line[1], kLineFd);
+  if (handover >= 0) posix_spawn_file_actions_adddup2(&actions, handover, kHandoverFd);
   pid_t pid = -1;
   const int failure = posix_spawn(&pid, "/proc/self/exe", &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
@@ -87,6 +88,15 @@ std::optional<char> Child::Hear() const {
   char word = 0;
   if (poll(&wait, 1, kPatienceMs) != 1 || read(line_, &word, 1) != 1) return std::nullopt;
   return word;
+}
+
+std::optional<std::int32_t> Child::HearStatus() const {
+  pollfd wait{line_, POLLIN, 0};
+  std::int32_t status = 0;
+  if (poll(&wait, 1, kPatienceMs) != 1 || read(line_, &status, sizeof status) != sizeof status) {
+    return std::nullopt;
+  }
+  return status;
 }
 
 void Child::Say(char word) const {

@@ -9,24 +9,29 @@
 #include <string>
 #include <vector>
 
+#include "ledger.h"
+
 namespace kmcl::kill {
 
 // Memory that a process and its children share. It stays until the process ends.
 struct SharedPage {
   std::atomic<std::int64_t> killed_ns{0};
+  Ledger ledger;
 };
+static_assert(sizeof(SharedPage) <= 4096);
 SharedPage* MakeSharedPage();
 // The parent's, in a child.
 SharedPage* ParentsSharedPage();
 
-// What a child finds at its end of the line to its parent.
+// What a child finds at its end of the line to its parent, and at its end of a handover.
 inline constexpr int kLineFd = 101;
+inline constexpr int kHandoverFd = 102;
 
 class Child {
  public:
   // Runs this program with `arguments`. The parent has `line` of a socket pair, the child the other
-  // end.
-  static std::optional<Child> Start(const std::vector<std::string>& arguments);
+  // end; and, where it is given, the child has `handover` too, which stays the parent's as well.
+  static std::optional<Child> Start(const std::vector<std::string>& arguments, int handover = -1);
   Child(Child&& other) noexcept;
   // Kills it if it still runs.
   ~Child();
@@ -41,6 +46,8 @@ class Child {
   // One byte from the child. Nothing when it has ended, or kept silent for ten seconds.
   std::optional<char> Hear() const;
   void Say(char word) const;
+  // A status from the child, likewise.
+  std::optional<std::int32_t> HearStatus() const;
 
   // Waits for its end and takes its wait status. Nothing after ten seconds.
   std::optional<int> Wait();

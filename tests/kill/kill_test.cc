@@ -1,5 +1,5 @@
-// One of two busy processes is killed, again and again; the other one is this process, which stays
-// the same all along, so that whatever a death leaves behind adds up.
+// One or two of several busy processes are killed, again and again; one that survives is this
+// process, which stays the same all along, so that whatever a death leaves behind adds up.
 #include <gtest/gtest.h>
 
 #include "busy_ends.h"
@@ -55,25 +55,33 @@ TEST_F(SurvivingServer, AccountsForEveryPacketOfAClientThatIsKilledAndServesTheN
   });
 }
 
-using SurvivingClient = SurvivorTest;
-
-TEST_F(SurvivingClient, AccountsForEveryPacketWhenItsServerIsKilledAndFindsTheNextOne) {
-  const std::vector<Plan> plans = PlansFor(Victim::kServer);
-  if (plans.empty()) GTEST_SKIP() << "none of these seeds kills a server";
-
-  ForEach(plans, [&](const Plan& plan) {
+class SurvivingClient : public SurvivorTest {
+ protected:
+  // One run: this process is a client of the plan's server, which is killed, and with it perhaps
+  // another client.
+  void Survive(const Plan& plan) {
     const Census before = TakeCensus();
     {
       std::optional<Child> server =
           Child::Start(BusyServerRole(plan.seed, address(), DescriptorsAtStart()));
       ASSERT_TRUE(server);
       ASSERT_EQ(server->Hear(), kReady);
+      std::optional<Child> other;
+      if (plan.victim == Victim::kBoth) {
+        std::optional<Child> started =
+            Child::Start(OtherClientRole(plan.seed, address(), DescriptorsAtStart()));
+        ASSERT_TRUE(started);
+        other.emplace(*std::move(started));
+      }
       around().kill_switch.Arm(plan, KillSwitch::Role::kSurvivor, server->pid(),
                                around().killed_ns);
       BusyClient client(around());
       const NTSTATUS status = client.Open(address(), plan);
       if (plan.moment != Moment::kTimer) {
-        EXPECT_TRUE(status == STATUS_SUCCESS || status == STATUS_NO_SUCH_DEVICE)
+        EXPECT_TRUE(status == STATUS_SUCCESS || status == STATUS_NO_SUCH_DEVICE ||
+                    // Killed by what it did for the other client.
+                    (other && status == STATUS_CONNECTION_DISCONNECTED) ||
+                    (other && status == STATUS_OBJECT_NAME_NOT_FOUND))
             << KmclStatusName(status);
       } else if (status != STATUS_SUCCESS) {
         EXPECT_TRUE(status == STATUS_OBJECT_NAME_NOT_FOUND ||
@@ -82,19 +90,25 @@ TEST_F(SurvivingClient, AccountsForEveryPacketWhenItsServerIsKilledAndFindsTheNe
       }
       if (plan.cycles && status == STATUS_SUCCESS) client.Cycle(server->end_fd());
       ExpectKilled(*server);
+      if (other) ExpectKilled(*other);
       EXPECT_TRUE(client.WaitUntilClosed()) << "the client has not noticed that its server is gone";
     }
     ExpectCensus(before, 0);
-
-    {
-      std::optional<Child> next = Child::Start(EchoServerRole(address(), DescriptorsAtStart()));
-      ASSERT_TRUE(next);
-      ASSERT_EQ(next->Hear(), kReady) << "no server can follow the one that was killed";
-      const NTSTATUS status = Visit(address());
-      EXPECT_EQ(status, STATUS_SUCCESS) << KmclStatusName(status);
-    }
+    ExpectNextServer();
     ExpectCensus(before, 0);
-  });
+  }
+};
+
+TEST_F(SurvivingClient, AccountsForEveryPacketWhenItsServerIsKilledAndFindsTheNextOne) {
+  const std::vector<Plan> plans = PlansFor(Victim::kServer);
+  if (plans.empty()) GTEST_SKIP() << "none of these seeds kills a server";
+  ForEach(plans, [this](const Plan& plan) { Survive(plan); });
+}
+
+TEST_F(SurvivingClient, AccountsForEveryPacketWhenItsServerAndAnotherClientAreKilled) {
+  const std::vector<Plan> plans = PlansFor(Victim::kBoth);
+  if (plans.empty()) GTEST_SKIP() << "none of these seeds kills both";
+  ForEach(plans, [this](const Plan& plan) { Survive(plan); });
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ Plan MakePlan(std::uint64_t seed) {
   Random random(seed);
   Plan plan;
   plan.seed = seed;
-  plan.victim = random.Between(0, 1) == 0 ? Victim::kClient : Victim::kServer;
+  plan.victim = static_cast<Victim>(random.Between(0, 3));
   // Every second run by the clock: it alone meets connecting, opening, closing and half-made
   // writes.
   const std::uint32_t moment = random.Between(0, 7);
@@ -35,6 +35,20 @@ Plan MakePlan(std::uint64_t seed) {
   plan.cycles = random.Between(0, 3) == 0;
   plan.packets_per_cycle = random.Between(1, 30);
   plan.cleans_up_late = random.Between(0, 1) == 0;
+  plan.other_timer_us = random.Between(0, random.Between(0, 3) == 0 ? 8000 : 2500);
+  if (plan.victim == Victim::kHandover) {
+    const std::uint32_t step = random.Between(0, 9);  // every second one by the clock
+    plan.step = static_cast<Step>(step < 5 ? step : 5 + (step - 5) % 3);
+    plan.moment = Moment::kTimer;
+    plan.cycles =
+        false;  // a client that closes while it is handed over is the contract tests' business
+  }
+  return plan;
+}
+
+Plan EchoPlan() {
+  Plan plan;
+  plan.transactions_per_channel = 0;
   return plan;
 }
 
@@ -42,11 +56,20 @@ std::string Plan::Describe() const {
   static constexpr const char* kMoments[] = {"the survivor's packets", "the survivor's completions",
                                              "the victim's packets", "the victim's completions",
                                              "microseconds"};
+  static constexpr const char* kVictims[] = {"a client is killed", "a server is killed",
+                                             "a server and a client are killed",
+                                             "a handover is hit"};
+  static constexpr const char* kSteps[] = {
+      "where Save begins",   "where Save ends",   "where Restore begins", "where Restore ends",
+      "where Resume begins", "in the old server", "in the new server",    "in both servers"};
   const std::uint32_t count = moment == Moment::kTimer ? timer_us : event_count;
-  return "seed " + std::to_string(seed) + ": a " +
-         (victim == Victim::kClient ? "client" : "server") + " is killed after " +
-         std::to_string(count) + " of " + kMoments[static_cast<int>(moment)] + "; " +
-         std::to_string(channel_count) + " channels of " + std::to_string(ring_pages) +
+  return "seed " + std::to_string(seed) + ": " + kVictims[static_cast<int>(victim)] +
+         (victim == Victim::kHandover ? std::string(" ") + kSteps[static_cast<int>(step)] : "") +
+         " after " + std::to_string(count) + " of " + kMoments[static_cast<int>(moment)] +
+         (victim == Victim::kBoth || step == Step::kBothByClock
+              ? ", the other one after " + std::to_string(other_timer_us)
+              : "") +
+         "; " + std::to_string(channel_count) + " channels of " + std::to_string(ring_pages) +
          " ring pages, " + std::to_string(transactions_per_channel) + "+" +
          std::to_string(plain_per_channel) + " packets of up to " +
          std::to_string(longest_payload_bytes) + " bytes each way" +

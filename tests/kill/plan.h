@@ -19,7 +19,24 @@ class Random {
   std::uint64_t state_;
 };
 
-enum class Victim : std::uint8_t { kClient, kServer };
+enum class Victim : std::uint8_t {
+  kClient,
+  kServer,
+  kBoth,      // a server and one of its clients, each at its own moment; another client survives
+  kHandover,  // a server that is being replaced, its successor, or both
+};
+
+// Who is killed in a handover, and where.
+enum class Step : std::uint8_t {
+  kSaveBegun,  // inside the old one's Save, before and after the channels are saved
+  kSaveEnded,
+  kRestoreBegun,  // inside the new one's Restore, likewise
+  kRestoreEnded,
+  kResumeBegun,  // the old one's, after the new one refused
+  kOldByClock,   // an instant since the handover began
+  kNewByClock,
+  kBothByClock,
+};
 
 // What the kill waits for.
 enum class Moment : std::uint8_t {
@@ -49,6 +66,8 @@ struct Plan {
   bool cycles = false;  // the client opens and closes its channels again and again
   std::uint32_t packets_per_cycle = 0;
   bool cleans_up_late = false;  // a surviving server disables its channels after PartitionGone
+  std::uint32_t other_timer_us = 0;  // the second one's of two victims
+  Step step = Step::kOldByClock;
 
   Retirement retirement(std::uint32_t channel) const {
     return static_cast<Retirement>((seed + channel) % 3);
@@ -57,5 +76,7 @@ struct Plan {
 };
 
 Plan MakePlan(std::uint64_t seed);
+// Of a channel that only answers.
+Plan EchoPlan();
 
 }  // namespace kmcl::kill

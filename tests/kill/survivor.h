@@ -25,6 +25,7 @@ class SurvivorTest : public testing::Test {
 
   // The plans of the seeds whose victim is `victim`.
   static std::vector<Plan> PlansFor(Victim victim);
+  std::atomic<std::int64_t>* killed_ns() { return &page_->killed_ns; }
   // Clears what the run before has left. A run that never ends is ended, and named.
   void BeginRun(const Plan& plan);
   // The victim dies within ten seconds, of the kill and of nothing else.
@@ -33,6 +34,8 @@ class SurvivorTest : public testing::Test {
   // descriptors on a thread of its own right after PartitionGone, which no event tells; hence
   // `patience_ms`.
   static void ExpectCensus(const Census& before, int patience_ms);
+  // A new server takes the dead one's address, and serves.
+  void ExpectNextServer();
   void EndRun(const Plan& plan);
 
   // Calls `run` for each plan, stops after the first that failed, and prints the figures.
