@@ -1,5 +1,6 @@
 #include "kmcl_bus.h"
 
+#include <kmcl/raw.h>
 #include <unistd.h>
 
 namespace kmcl::bench {
@@ -14,9 +15,30 @@ GUID Instance(ULONG index) {
   return instance;
 }
 
-KMCL_ENDPOINT_OPTIONS Options(Wait wait) {
+// While it exists, the calling thread may use both CPUs of the row, as a program's main thread may.
+class BothCpus {
+ public:
+  explicit BothCpus(const Plan& plan) {
+    sched_getaffinity(0, sizeof(before_), &before_);
+    cpu_set_t both;
+    CPU_ZERO(&both);
+    CPU_SET(static_cast<std::size_t>(plan.near_cpu), &both);
+    CPU_SET(static_cast<std::size_t>(plan.far_cpu), &both);
+    sched_setaffinity(0, sizeof(both), &both);
+  }
+  ~BothCpus() { sched_setaffinity(0, sizeof(before_), &before_); }
+  BothCpus(const BothCpus&) = delete;
+  BothCpus& operator=(const BothCpus&) = delete;
+
+ private:
+  cpu_set_t before_;
+};
+
+// Its dispatch thread is bound to a CPU; `cpu` stays where it is while the options are in use.
+KMCL_ENDPOINT_OPTIONS Options(Wait wait, const ULONG& cpu) {
   KMCL_ENDPOINT_OPTIONS options;
   KmclEndpointOptionsInit(&options);
+  options.DispatchProcessors = &cpu;
   switch (wait) {
     case Wait::kPoll:
       options.SpinMicroseconds = KMCL_SPIN_FOREVER;
@@ -24,10 +46,11 @@ KMCL_ENDPOINT_OPTIONS Options(Wait wait) {
     case Wait::kSleep:
       options.SpinMicroseconds = KMCL_SPIN_NEVER;
       break;
-    case Wait::kAdaptive:
+    case Wait::kWindow:
       options.SpinMicroseconds = 50;
       break;
-    case Wait::kDefault:
+    case Wait::kAdaptive:
+      options.SpinMicroseconds = KMCL_SPIN_ADAPTIVE;
       break;
   }
   return options;
@@ -38,13 +61,21 @@ KMCL_ENDPOINT_OPTIONS Options(Wait wait) {
 std::string NewAddress(bool local) {
   static int count = 0;
   const std::string name = "kmcl_bench." + std::to_string(getpid()) + "." + std::to_string(++count);
-  return local ? "local:" + name : "unix:/tmp/" + name;
+  return local ? "local:" + name : "unix:" + Scratch() + "/" + name;
 }
 
 BusServer::BusServer(Stage& stage, const std::string& address, const BusShape& shape, void* owner,
-                     PFN_VMB_CHANNEL_PROCESS_PACKET on_packet)
-    : stage_(stage), shape_(shape), owner_(owner), on_packet_(on_packet), ends_(shape.channels) {
-  KMCL_ENDPOINT_OPTIONS options = Options(shape.wait);
+                     PFN_VMB_CHANNEL_PROCESS_PACKET on_packet,
+                     std::function<void(VMBCHANNEL)> prepare)
+    : stage_(stage),
+      shape_(shape),
+      owner_(owner),
+      on_packet_(on_packet),
+      prepare_(std::move(prepare)),
+      ends_(shape.channels) {
+  const BothCpus both(stage.plan());
+  const auto cpu = static_cast<ULONG>(stage.plan().far_cpu);
+  KMCL_ENDPOINT_OPTIONS options = Options(shape.wait, cpu);
   options.Context = this;
   options.PartitionArrived = OnArrival;
   options.PartitionGone = OnGone;
@@ -70,8 +101,12 @@ VOID BusServer::OnArrival(PVOID context, KMCL_SERVER server, HANDLE partition) {
             "SetTargetInterfaceId");
     Require(stage, VmbChannelInitSetMaximumPacketSize(end.channel, self.shape_.largest_packet),
             "SetMaximumPacketSize");
-    Require(stage, VmbChannelInitSetProcessPacketCallbacks(end.channel, self.on_packet_, nullptr),
-            "SetProcessPacketCallbacks");
+    if (self.on_packet_ != nullptr) {
+      Require(stage, VmbChannelInitSetProcessPacketCallbacks(end.channel, self.on_packet_, nullptr),
+              "SetProcessPacketCallbacks");
+    }
+    if (self.shape_.raw) Require(stage, KmclChannelInitSetRaw(end.channel), "SetRaw");
+    if (self.prepare_) self.prepare_(end.channel);
     Require(stage, VmbChannelEnable(end.channel), "VmbChannelEnable");
     VmbChannelStart(end.channel);
   }
@@ -89,8 +124,12 @@ VOID BusServer::OnGone(PVOID context, KMCL_SERVER, HANDLE) {
 BusClient::BusClient(Stage& stage, const std::string& address, const BusShape& shape, void* owner,
                      const std::function<void(VMBCHANNEL)>& prepare)
     : ends_(shape.channels) {
-  const KMCL_ENDPOINT_OPTIONS options = Options(shape.wait);
-  Require(stage, KmclClientConnect(address.c_str(), &options, &client_), "KmclClientConnect");
+  {
+    const BothCpus both(stage.plan());
+    const auto cpu = static_cast<ULONG>(stage.plan().near_cpu);
+    const KMCL_ENDPOINT_OPTIONS options = Options(shape.wait, cpu);
+    Require(stage, KmclClientConnect(address.c_str(), &options, &client_), "KmclClientConnect");
+  }
   for (ULONG i = 0; i < shape.channels; ++i) {
     ChannelEnd& end = ends_[i];
     end = {.owner = owner, .index = i};
@@ -106,9 +145,11 @@ BusClient::BusClient(Stage& stage, const std::string& address, const BusShape& s
         "SetRingBufferPageCount");
     Require(stage, VmbClientChannelInitSetTargetPnp(end.channel, &kInterface, &instance, nullptr),
             "SetTargetPnp");
+    if (shape.raw) Require(stage, KmclChannelInitSetRaw(end.channel), "SetRaw");
     if (prepare) prepare(end.channel);
     Require(stage, VmbChannelEnable(end.channel), "VmbChannelEnable");
   }
+  if (shape.raw) return;
   // An answer to a request tells that both ends are active; each channel is asked for one.
   for (const ChannelEnd& end : ends_) {
     std::uint64_t hello = kHello;

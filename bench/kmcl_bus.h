@@ -13,15 +13,16 @@
 
 namespace kmcl::bench {
 
-// How dispatch threads wait: kPoll never sleeps, kSleep sleeps at once, kAdaptive spins for a while
-// and then sleeps, kDefault is what a program gets that says nothing.
-enum class Wait : std::uint8_t { kPoll, kSleep, kAdaptive, kDefault };
+// How dispatch threads wait: kPoll never sleeps, kSleep sleeps at once, kWindow looks for 50 us and
+// then sleeps, kAdaptive is what a program gets that says nothing (docs/waiting.md).
+enum class Wait : std::uint8_t { kPoll, kSleep, kWindow, kAdaptive };
 
 struct BusShape {
   Wait wait = Wait::kPoll;
   ULONG channels = 1;
   UINT32 largest_packet = 4096;
   UINT32 ring_pages = 65;  // 256 KiB and the control page
+  bool raw = false;        // kmcl/raw.h: nothing is sent or received by the library itself
 };
 
 // One end of a channel, as callbacks find it (VmbChannelGetPointer).
@@ -36,9 +37,10 @@ std::string NewAddress(bool local);
 
 class BusServer {
  public:
-  // Offers its channels to the one client that comes. `owner` is for the callbacks.
+  // Offers its channels to the one client that comes. `owner` is for the callbacks. `prepare` may
+  // use the Init window.
   BusServer(Stage& stage, const std::string& address, const BusShape& shape, void* owner,
-            PFN_VMB_CHANNEL_PROCESS_PACKET on_packet);
+            PFN_VMB_CHANNEL_PROCESS_PACKET on_packet, std::function<void(VMBCHANNEL)> prepare = {});
   ~BusServer();
   BusServer(const BusServer&) = delete;
   BusServer& operator=(const BusServer&) = delete;
@@ -53,6 +55,7 @@ class BusServer {
   const BusShape shape_;
   void* const owner_;
   const PFN_VMB_CHANNEL_PROCESS_PACKET on_packet_;
+  const std::function<void(VMBCHANNEL)> prepare_;
   std::vector<ChannelEnd> ends_;
   KMCL_SERVER server_ = nullptr;
   std::binary_semaphore gone_{0};
@@ -60,8 +63,8 @@ class BusServer {
 
 class BusClient {
  public:
-  // Connects, opens all channels, and waits until the server has answered on each. `prepare` may
-  // use the Init window.
+  // Connects, opens all channels, and waits until the server has answered on each (not if they are
+  // raw). `prepare` may use the Init window.
   BusClient(Stage& stage, const std::string& address, const BusShape& shape, void* owner,
             const std::function<void(VMBCHANNEL)>& prepare = {});
   ~BusClient();

@@ -1,13 +1,14 @@
 // kmcl_bench: measures kmcl and its peers in one run. script/bench calls it, and makes tables and
 // plots of what it writes: one JSON object a line, for each cell.
 //
-//   kmcl_bench --list [--quick] [--only REGEX]      the rows, and those that are not there, with
-//   the reason kmcl_bench --output FILE [--quick] [--only REGEX] [--repetitions N] [--milliseconds
-//   N]
+//   kmcl_bench --list [--quick] [--only REGEX]
+//     prints the rows, and those that are not there, with the reason
+//   kmcl_bench --output FILE [--quick] [--only REGEX] [--repetitions N] [--milliseconds N]
 //              [--at-most SECONDS]
+//     goes on with a FILE that is there: a row gets the cells it lacks
 //
-// Goes on with a FILE that is there: a row gets the cells it lacks. Exit status: 0 all is measured,
-// 3 the time was up before, 77 this machine cannot measure (one CPU), 2 usage.
+// Exit status: 0 all is measured, 3 the time was up before, 77 this machine cannot measure (one
+// CPU), 130 it was told to end (SIGINT, SIGTERM, SIGHUP), 2 usage.
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -84,12 +85,29 @@ Registry AllRows() {
 #else
   registry.absent.push_back({"boost", "the package libboost-dev was not there at build time"});
 #endif
-  for (const char* const peer : {"zeromq", "iceoryx", "nng", "boost-interprocess-mq", "posix-mq"}) {
-    registry.absent.push_back({peer, "no row has been written for it yet"});
-  }
-  for (const char* const goal : {"external data", "channels scaling", "idle CPU", "idle memory"}) {
-    registry.absent.push_back({goal, "no row has been written for it yet"});
-  }
+#ifdef KMCL_BENCH_BOOST
+  AddBoostQueueRows(registry);
+#endif
+  AddPosixQueueRows(registry);
+#ifdef KMCL_BENCH_ZEROMQ
+  AddZeromqRows(registry);
+#else
+  registry.absent.push_back({"zeromq", "the package libzmq3-dev was not there at build time"});
+#endif
+#ifdef KMCL_BENCH_NNG
+  AddNngRows(registry);
+#else
+  registry.absent.push_back({"nng", "the package libnng-dev was not there at build time"});
+#endif
+#ifdef KMCL_BENCH_ICEORYX
+  AddIceoryxRows(registry);
+#else
+  registry.absent.push_back(
+      {"iceoryx", "the packages libiceoryx-posh-dev and iceoryx were not there at build time"});
+#endif
+  AddRawRows(registry);
+  AddExternalRows(registry);
+  AddChannelRows(registry);
   registry.absent.push_back(
       {"dpdk", "Debian has no source package of its vmbus driver's ring as a file; not measured"});
   return registry;
@@ -106,6 +124,15 @@ std::map<std::string, int> Accepted(const std::string& path) {
     ++accepted[line.substr(kBegin.size(), end - kBegin.size())];
   }
   return accepted;
+}
+
+// At its end. A call that was killed may have left half a line, which then is a line of its own.
+std::FILE* OpenToGoOn(const std::string& path) {
+  std::FILE* const file = std::fopen(path.c_str(), "a+");
+  if (file == nullptr) return nullptr;
+  if (std::fseek(file, -1, SEEK_END) == 0 && std::fgetc(file) != '\n') std::fputc('\n', file);
+  std::fseek(file, 0, SEEK_END);
+  return file;
 }
 
 std::string CpuName() {
@@ -157,12 +184,20 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "kmcl_bench: measures between two CPUs, and may use only one here\n");
     return 77;
   }
+  WatchSignals();
   auto accepted = Accepted(options.output);
-  std::FILE* const output = std::fopen(options.output.c_str(), "a");
+  std::FILE* const output = OpenToGoOn(options.output);
   if (output == nullptr) {
     std::perror(options.output.c_str());
     return 2;
   }
   WriteHeader(output, options, registry);
-  return Runner(options.schedule, std::move(accepted), output).Run(registry.rows) ? 0 : 3;
+  switch (Runner(options.schedule, std::move(accepted), output).Run(registry.rows)) {
+    case Runner::End::kDone:
+      return 0;
+    case Runner::End::kTimeUp:
+      return 3;
+    case Runner::End::kInterrupted:
+      return 130;
+  }
 }

@@ -1,7 +1,7 @@
 # kmcl_bench and the peers it is compared with. A peer that is not installed has no rows, and the
 # results say so. Each peer is a file of its own; what comes from elsewhere stays outside of the tree.
 add_executable(kmcl_bench main.cc runner.cc stage.cc cache_line.cc ring_rows.cc kmcl_bus.cc kmcl_rows.cc
-  peers/system.cc)
+  raw_rows.cc external_rows.cc channel_rows.cc peers/system.cc peers/posix_queue.cc)
 target_link_libraries(kmcl_bench PRIVATE kmcl_flags kmcl)
 target_include_directories(kmcl_bench PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 
@@ -43,6 +43,28 @@ endif()
 
 find_package(Boost QUIET)
 if(Boost_FOUND)
-  target_sources(kmcl_bench PRIVATE peers/boost_spsc.cc)
+  target_sources(kmcl_bench PRIVATE peers/boost_spsc.cc peers/boost_queue.cc)
   target_compile_definitions(kmcl_bench PRIVATE KMCL_BENCH_BOOST)
+endif()
+
+find_library(KMCL_ZEROMQ zmq)
+if(KMCL_ZEROMQ)
+  target_sources(kmcl_bench PRIVATE peers/zeromq.cc)
+  target_compile_definitions(kmcl_bench PRIVATE KMCL_BENCH_ZEROMQ)
+  target_link_libraries(kmcl_bench PRIVATE ${KMCL_ZEROMQ})
+endif()
+
+find_library(KMCL_NNG nng)
+if(KMCL_NNG)
+  target_sources(kmcl_bench PRIVATE peers/nng.cc)
+  target_compile_definitions(kmcl_bench PRIVATE KMCL_BENCH_NNG)
+  target_link_libraries(kmcl_bench PRIVATE ${KMCL_NNG})
+endif()
+
+find_package(iceoryx_posh QUIET)
+find_program(KMCL_ROUDI iox-roudi)
+if(iceoryx_posh_FOUND AND KMCL_ROUDI)
+  target_sources(kmcl_bench PRIVATE peers/iceoryx.cc)
+  target_compile_definitions(kmcl_bench PRIVATE KMCL_BENCH_ICEORYX)
+  target_link_libraries(kmcl_bench PRIVATE iceoryx_posh::iceoryx_posh)
 endif()

@@ -29,7 +29,11 @@ struct Row {
   Ends ends = Ends::kTwoProcesses;
   bool quick = true;         // also measured with --quick
   double times_as_long = 1;  // of a usual cell
-  bool shares_cpus = false;  // its own threads keep each other from running
+  int most_cells = 1000;     // for rows that are slow and hardly differ from cell to cell
+  // An end that was ready to run and did not, for more than this part of the time, was not measured
+  // alone. A row whose own threads take turns on a CPU keeps them waiting by itself.
+  double may_be_delayed = 0.04;
+  bool pinned = true;  // each end to its CPU; otherwise its threads go where the system puts them
 };
 
 // A row that cannot be measured here, and why. It is in the results all the same.
@@ -50,6 +54,17 @@ void AddKmclRows(Registry& registry);
 void AddSystemRows(Registry& registry);
 void AddLinuxRingRows(Registry& registry);
 void AddBoostSpscRows(Registry& registry);
+void AddBoostQueueRows(Registry& registry);
+void AddPosixQueueRows(Registry& registry);
+void AddZeromqRows(Registry& registry);
+void AddNngRows(Registry& registry);
+void AddIceoryxRows(Registry& registry);
+void AddRawRows(Registry& registry);
+void AddExternalRows(Registry& registry);
+void AddChannelRows(Registry& registry);
+
+// Where rows put their sockets and the like. It goes with this process, however that ends.
+const std::string& Scratch();
 
 inline std::string RowName(std::string_view kind, std::string_view contender, std::size_t bytes) {
   return std::string(kind) + "/" + std::string(contender) + "/" + std::to_string(bytes);

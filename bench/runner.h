@@ -22,18 +22,26 @@ class Runner {
   // JSON object a line.
   Runner(const Schedule& schedule, std::map<std::string, int> accepted, std::FILE* output);
 
-  // False: the time was up, or it makes no sense to go on.
-  bool Run(const std::vector<Row>& rows);
+  enum class End : std::uint8_t { kDone, kTimeUp, kInterrupted };
+  // Stops at once on SIGINT, SIGTERM and SIGHUP, which the caller has blocked (WatchSignals).
+  End Run(const std::vector<Row>& rows);
 
  private:
-  // One cell, as often as it takes. False: the row has failed and is not tried again.
-  bool Measure(const Row& row, int repetition);
+  enum class Outcome : std::uint8_t { kMeasured, kUnsteady, kFailed, kInterrupted };
+  // One cell, as often as it takes. A row that has failed is not tried again.
+  Outcome Measure(const Row& row, int repetition);
+  void Tell(const Row& row, int repetition, Outcome outcome) const;
 
   const Schedule schedule_;
   std::map<std::string, int> accepted_;
   std::FILE* const output_;
   Plan plan_;
+  std::size_t cell_ = 0, cells_ = 0;  // done in this call, of how many
+  std::string last_;                  // what the last cell found, for people
 };
+
+// Blocks the signals that end a run, so that Run can end the ends first. Once, before any thread.
+void WatchSignals();
 
 // The two CPUs to measure between: not two threads of one core, where there is a choice. False:
 // this process may use only one.

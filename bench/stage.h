@@ -77,6 +77,7 @@ class Stage {
 
   const Plan& plan() const { return plan_; }
   Findings& findings() { return findings_; }
+  bool failed() const { return failed_.load(std::memory_order_acquire) != 0; }
   const char* failure() const { return failure_; }
 
   // Waits until both ends are here.
@@ -98,6 +99,10 @@ class Stage {
     while (arrived_.load(std::memory_order_acquire) < until) Nap(5'000'000);
   }
 
+  // Where the receiving end says when it is enough.
+  void CallOver() { over_.store(true, std::memory_order_release); }
+  bool over() const { return over_.load(std::memory_order_acquire); }
+
   // Ends this end, and with it the cell. The first reason is kept.
   [[noreturn]] void Fail(std::string_view why);
 
@@ -116,7 +121,8 @@ class Stage {
   }
 
   static void Nap(long nanoseconds) {
-    const timespec time{.tv_sec = 0, .tv_nsec = nanoseconds};
+    const timespec time{.tv_sec = nanoseconds / 1'000'000'000,
+                        .tv_nsec = nanoseconds % 1'000'000'000};
     nanosleep(&time, nullptr);
   }
 
@@ -125,6 +131,7 @@ class Stage {
   alignas(128) std::atomic<std::uint32_t> arrived_{0};
   alignas(128) std::atomic<std::uint32_t> failed_{0};
   std::atomic<std::uint64_t> delayed_{0};
+  std::atomic<bool> over_{false};
   char failure_[240] = {};
   Findings findings_;
 };

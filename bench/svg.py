@@ -19,9 +19,9 @@ class Canvas:
             f"<title>{escape(title)}</title>"]
         self.text(width / 2, 20, title, "middle", 'font-size="14" font-weight="600"')
 
-    def line(self, x1, y1, x2, y2, colour=GRID, width=1):
+    def line(self, x1, y1, x2, y2, colour=GRID, width=1, more=""):
         self.parts.append(f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
-                          f'stroke="{colour}" stroke-width="{width}"/>')
+                          f'stroke="{colour}" stroke-width="{width}"{more}/>')
 
     def text(self, x, y, words, anchor="start", more=""):
         self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{escape(words)}</text>')
@@ -37,6 +37,10 @@ def human(value):
         if abs(value) >= size:
             return f"{value / size:g}{unit}"
     return f"{value:g}"
+
+
+def human_bytes(value):
+    return f"{value // 1024} KiB" if value >= 1024 else f"{value} B"
 
 
 class Axis:
@@ -97,7 +101,7 @@ def lines(path, title, x_label, y_label, series, x_marks=None, log_x=True, log_y
         for x, y in where:
             canvas.parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2" fill="{colour}"/>')
         y = top + 8 + i * 19
-        canvas.line(width - right + 14, y, width - right + 34, y, colour, 3)
+        canvas.line(width - right + 14, y, width - right + 34, y, colour, 3, dashes)
         canvas.text(width - right + 40, y + 4, name)
     canvas.save(path)
     return True
