@@ -4,6 +4,8 @@ namespace kmcl {
 
 const char* ErrorName(Error error) {
   switch (error) {
+    case Error::kProcessorUnusable:
+      return "ProcessorUnusable";
     case Error::kMessageTooShort:
       return "MessageTooShort";
     case Error::kMessageTooLong:

@@ -57,6 +57,7 @@ enum class Error : unsigned char {
   kAnswerUnexpected,         // an answer to a request that nobody made
 
   // transport: the other side, or the system, does not let us.
+  kProcessorUnusable,        // a thread of ours may not run there
   kAddressMalformed,         // neither local:NAME nor unix:PATH
   kAddressInUse,             // a live server owns the address
   kAddressUnreachable,       // nobody serves the address

@@ -2,6 +2,7 @@
 // and offsets of 64-bit Windows, and each function has the type that its FN_ name promises. What is
 // checked here is checked by the compiler and the linker; running the test adds the inline
 // functions.
+#include <kmcl/batch.h>
 #include <kmcl/connect.h>
 #include <kmcl/endpoint.h>
 #include <kmcl/kmcl.h>

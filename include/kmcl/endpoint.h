@@ -30,16 +30,23 @@ extern "C" {
 typedef struct KMCL_SERVER_OBJECT *KMCL_SERVER;
 typedef struct KMCL_CLIENT_OBJECT *KMCL_CLIENT;
 
-/* How a dispatch thread waits for packets once its channels' rings are empty. */
-#define KMCL_SPIN_NEVER 0u            /* sleep at once; the peer rings a bell */
-#define KMCL_SPIN_FOREVER 0xFFFFFFFFu /* poll; never sleep while a channel is open */
+/* How a dispatch thread waits for packets once its channels' rings are empty (docs/waiting.md): for so many
+ * microseconds since the last packet it looks into them, then it sleeps and the peer rings a bell. Or one of
+ * these. */
+#define KMCL_SPIN_NEVER 0u             /* sleep at once */
+#define KMCL_SPIN_FOREVER 0xFFFFFFFFu  /* poll: never sleep while a channel is open; on one processor, too */
+/* Look for at most twice the time that a wake-up takes on this machine, which the first endpoint of a process
+ * measures in a millisecond or two, and only while the waits before this one have ended in that time: a
+ * channel that is idle, or whose packets come seldom, is slept on at once. A process that may use only one
+ * processor never looks. */
+#define KMCL_SPIN_ADAPTIVE 0xFFFFFFFEu
 
 /* Sizes, limits and callbacks of an endpoint. Set Size with KmclEndpointOptionsInit. */
 typedef struct KMCL_ENDPOINT_OPTIONS {
     ULONG Size;            /* sizeof(KMCL_ENDPOINT_OPTIONS) */
     ULONG DispatchThreads; /* 1 to 16; default 1. Channels are spread over them. */
-    ULONG SpinMicroseconds; /* how long to poll before sleeping; KMCL_SPIN_NEVER (default) to
-                               KMCL_SPIN_FOREVER */
+    ULONG SpinMicroseconds; /* KMCL_SPIN_ADAPTIVE (default), KMCL_SPIN_NEVER, KMCL_SPIN_FOREVER, or a time.
+                               Channels may have their own: KmclChannelInitSetWaitPolicy. */
 
     /* Server only. */
     ULONG MaximumPartitions;     /* connected clients at a time; default 1024 */
@@ -66,6 +73,10 @@ typedef struct KMCL_ENDPOINT_OPTIONS {
     /* Highest protocol version that a client asks for and a server agrees to, major << 16 | minor; 0
      * (default) = the newest, 6.0. */
     ULONG MaximumVersion;
+
+    /* NULL (default), or for each dispatch thread the number of the only processor it runs on, as in
+     * sched_setaffinity; DispatchThreads numbers, read before the call returns. */
+    const ULONG *DispatchProcessors;
 } KMCL_ENDPOINT_OPTIONS, *PKMCL_ENDPOINT_OPTIONS;
 
 /* Fills `Options` with the defaults. */
@@ -74,7 +85,8 @@ VOID KmclEndpointOptionsInit(PKMCL_ENDPOINT_OPTIONS Options);
 /* Serves a bus at `Address`. `Options` may be NULL (defaults); it is copied.
  *   STATUS_SUCCESS                 *Server is listening; end it with KmclServerDestroy.
  *   STATUS_INVALID_PARAMETER_1     the address is malformed, or NULL without KMCL_BUS.
- *   STATUS_INVALID_PARAMETER_2     an option is out of its range, or Size is wrong.
+ *   STATUS_INVALID_PARAMETER_2     an option is out of its range, a dispatch thread may not run on its
+ *                                  processor, or Size is wrong.
  *   STATUS_INVALID_PARAMETER_3     Server is NULL.
  *   STATUS_OBJECT_NAME_COLLISION   a live server owns the address.
  *   STATUS_ACCESS_DENIED           the file system does not let us.
@@ -158,6 +170,12 @@ NTSTATUS KmclClientQueryOffers(KMCL_CLIENT Client, PKMCL_OFFER Offers, ULONG Cap
  *   STATUS_INVALID_PARAMETER_1  not a server's channel in its Init window. */
 NTSTATUS KmclServerChannelInitSetMonitored(VMBCHANNEL Channel, BOOLEAN Monitored);
 
+/* In the Init window: how the dispatch thread waits for what this channel receives, in place of the
+ * endpoint's SpinMicroseconds and with the same values. Either end.
+ *   STATUS_SUCCESS
+ *   STATUS_INVALID_PARAMETER_1  not a channel in its Init window. */
+NTSTATUS KmclChannelInitSetWaitPolicy(VMBCHANNEL Channel, ULONG SpinMicroseconds);
+
 /* What one end of a channel has done since VmbChannelAllocate. Counts never go back; re-opening keeps
  * them. Taken without stopping the channel, so two counts may be a packet apart. */
 typedef struct KMCL_CHANNEL_COUNTERS {
@@ -179,6 +197,7 @@ typedef struct KMCL_CHANNEL_COUNTERS {
     UINT64 TransactionsCancelled; /* of those, completed by an error: time-out or teardown */
     UINT64 Outstanding;        /* incoming packets delivered and not retired yet */
     UINT64 Queued;             /* outgoing packets that wait for room */
+    UINT64 Publications;       /* times that the other end was shown packets or completions, one or more */
 } KMCL_CHANNEL_COUNTERS, *PKMCL_CHANNEL_COUNTERS;
 
 /* STATUS_INVALID_PARAMETER_1 bad channel; STATUS_INVALID_PARAMETER_2 NULL or wrong Size. */

@@ -291,8 +291,7 @@ VOID VmbChannelGetMmioSpace(_In_ VMBCHANNEL Channel, _Out_ UINT64 *MmioAddress,
  *   STATUS_SUCCESS
  *   STATUS_INVALID_PARAMETER_1   Channel is NULL or a server's.
  *   STATUS_INVALID_PARAMETER_3   OriginalLatency is NULL.
- *   STATUS_INVALID_DEVICE_STATE  not open.
- *   STATUS_INSUFFICIENT_RESOURCES  no memory to ask the bus thread; nothing has changed. */
+ *   STATUS_INVALID_DEVICE_STATE  not open. */
 _Must_inspect_result_ NTSTATUS VmbChannelSetInterruptLatency(_In_ VMBCHANNEL Channel,
                                                              _In_ UINT16 Latency,
                                                              _Out_ PUINT16 OriginalLatency);

@@ -14,7 +14,8 @@
  * What is different from other buses
  *   * The kernel speaks the control protocol. KmclClientVersion says 5.3 at most, whatever the kernel
  *     has agreed on with its host; its log tells that. Offers come without flags and MMIO space, since the
- *     kernel does not show them; so channels in pipe mode do not open (they cannot be told from others).
+ *     kernel does not show them. So nobody tells a channel in pipe mode from another: it is the program
+ *     that has to know (VMBUS_CHANNEL_INIT_FLAG_IS_PIPE), and its server that finds packets malformed.
  *   * All offers are listed, also those that another driver has. A channel that uio_hv_generic does not
  *     have ends its VmbChannelEnable with STATUS_DEVICE_NOT_READY in the failure callback of
  *     VmbClientChannelInitSetTargetPnp, one that another program has opened with STATUS_DEVICE_BUSY.
@@ -31,8 +32,13 @@
  *     completed with STATUS_DEVICE_REMOVED, EvtChannelClosed. Linux gives the rings' memory back then,
  *     and does not take it away from the program: in the moment until a dispatch thread has heard of it,
  *     the program may write into a page that belongs to somebody else in the guest.
- *   * Sub-channels are the kernel's to open, when it sees them offered; a sub-channel that is closed by
- *     the program stays open for the host until its primary is closed.
+ *   * Sub-channels are the kernel's to open, when it sees them offered while the primary is open; and to
+ *     close, when the primary's last user has closed it. There is no way to close one alone: the program's
+ *     VmbChannelDisable of a sub-channel ends its use here, and the host still has it open. Their rings are
+ *     2 MiB each in Linux 6.1 and 6.12, whatever the primary's are.
+ *   * Beware of sub-channels of a device without a monitor (seen with Debian's Linux 6.12.107): a program
+ *     that signals its host while a sub-channel is announced and has no rings yet has the kernel write
+ *     through a null pointer (hv_uio_irqcontrol). With a monitor the kernel is not asked to signal.
  *
  * It takes the rights to write to sysfs (bind) and to open /dev/uioN: root, mostly. Linux 6.1 or later.
  * Source: VMBus reference 6; Linux, drivers/uio/uio_hv_generic.c, as a guest shows it.

@@ -59,6 +59,7 @@ NTSTATUS ConnectClient(const std::string& address, const KMCL_ENDPOINT_OPTIONS& 
       {.address = address,
        .dispatch_threads = options.DispatchThreads,
        .spin_us = options.SpinMicroseconds,
+       .processors = ProcessorsOf(options),
        .maximum_memory = options.MaximumDonatedMemory,
        .newest = options.MaximumVersion == 0 ? wire::kVersionsNewestFirst.front()
                                              : wire::Version{options.MaximumVersion}});
@@ -77,7 +78,7 @@ VOID KmclEndpointOptionsInit(PKMCL_ENDPOINT_OPTIONS Options) {
   *Options = {};
   Options->Size = sizeof *Options;
   Options->DispatchThreads = 1;
-  Options->SpinMicroseconds = KMCL_SPIN_NEVER;
+  Options->SpinMicroseconds = KMCL_SPIN_ADAPTIVE;
   Options->MaximumPartitions = 1024;
   Options->MaximumPartitionMemory = UINT64{4} << 30;
   Options->MaximumDonatedMemory = UINT64{4} << 30;
@@ -202,6 +203,7 @@ NTSTATUS KmclChannelQueryCounters(VMBCHANNEL Channel, PKMCL_CHANNEL_COUNTERS Cou
                .TransactionsCompleted = sender.transactions_completed,
                .TransactionsCancelled = sender.transactions_cancelled,
                .Outstanding = receiver.outstanding,
-               .Queued = sender.queued};
+               .Queued = sender.queued,
+               .Publications = sender.publications};
   return STATUS_SUCCESS;
 }

@@ -113,11 +113,11 @@ class TakenHandles {
 NTSTATUS TakeOver(const HandoverSocket& socket, const KMCL_ENDPOINT_OPTIONS& endpoint_options,
                   const KMCL_TAKEOVER_OPTIONS& options, KMCL_SERVER* server) {
   auto offered = socket.AwaitState(options.Timeout);
-  if (!offered) return StatusOfHandover(offered.error());
   const auto fail = [&](NTSTATUS status) {
     socket.Refuse(KmclStatusName(status));
     return status;
   };
+  if (!offered) return fail(StatusOfHandover(offered.error()));
   const auto luggage = Unpack(offered->luggage);
   if (!luggage) return fail(StatusOf(luggage.error()));
   TakenHandles handles;  // goes after the object: PartitionGone still finds them

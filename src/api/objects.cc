@@ -134,9 +134,7 @@ void ChannelObject::OnDetached() {
 
 void ChannelObject::OnPacketDone(channel::Packet& packet, channel::Outcome outcome,
                                  std::span<std::byte> reply) {
-  const auto routine = reinterpret_cast<PFN_VMB_PACKET_COMPLETION_ROUTINE>(packet.routine);
-  routine(HandleOf(packet), StatusOf(outcome), reply.empty() ? nullptr : reply.data(),
-          static_cast<UINT32>(reply.size()));
+  CallRoutine(packet, StatusOf(outcome), reply);
 }
 
 // ---- Handles and conversions.

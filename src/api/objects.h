@@ -33,6 +33,11 @@ inline DeviceBinding* BindingOf(PDEVICE_OBJECT device) {
 // Before the endpoint goes: logs references that were not given back.
 void CheckInterfaceReferences(const DeviceBinding& binding);
 
+inline channel::Packet& PacketFrom(VMBPACKET handle) {
+  return *reinterpret_cast<channel::Packet*>(handle);
+}
+inline VMBPACKET HandleOf(channel::Packet& packet) { return reinterpret_cast<VMBPACKET>(&packet); }
+
 // Behind VMBCHANNEL: the driver's callbacks, and the channel they belong to.
 class ChannelObject : public channel::Handler {
  public:
@@ -94,6 +99,11 @@ class ChannelObject : public channel::Handler {
   void OnDetached() override;
   void OnPacketDone(channel::Packet& packet, channel::Outcome outcome,
                     std::span<std::byte> reply) override;
+  static void CallRoutine(channel::Packet& packet, NTSTATUS status, std::span<std::byte> reply) {
+    reinterpret_cast<PFN_VMB_PACKET_COMPLETION_ROUTINE>(packet.routine)(
+        HandleOf(packet), status, reply.empty() ? nullptr : reply.data(),
+        static_cast<UINT32>(reply.size()));
+  }
 
  private:
   PDEVICE_OBJECT const parent_;
@@ -103,10 +113,6 @@ class ChannelObject : public channel::Handler {
   std::shared_ptr<endpoint::ClientChannel> client_;
 };
 
-inline channel::Packet& PacketFrom(VMBPACKET handle) {
-  return *reinterpret_cast<channel::Packet*>(handle);
-}
-inline VMBPACKET HandleOf(channel::Packet& packet) { return reinterpret_cast<VMBPACKET>(&packet); }
 inline channel::IncomingPacket& IncomingFrom(VMBPACKETCOMPLETION handle) {
   return *reinterpret_cast<channel::IncomingPacket*>(handle);
 }
@@ -130,6 +136,9 @@ bool MayChangeState(VMBCHANNEL channel, const char* function, const void* caller
 
 // VmbPacketSend, its checks included.
 NTSTATUS SendPacket(channel::Packet& packet, PVOID buffer, UINT32 length, PMDL mdl, UINT32 flags);
+// VmbPacketSend, without its short way. `caller` is what the verifier names.
+NTSTATUS SendAnyPacket(VMBPACKET packet, PVOID buffer, UINT32 length, PMDL mdl, UINT32 flags,
+                       const void* caller);
 
 wire::Guid FromC(const GUID& guid);
 GUID ToC(const wire::Guid& guid);

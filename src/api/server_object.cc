@@ -1,5 +1,7 @@
 #include "api/server_object.h"
 
+#include <cstddef>
+#include <cstring>
 #include <utility>
 
 #include "wire/version.h"
@@ -47,12 +49,19 @@ void InitDevice(DEVICE_OBJECT& device, DeviceBinding& binding) {
 bool TakeOptions(const KMCL_ENDPOINT_OPTIONS* given, KMCL_ENDPOINT_OPTIONS& options) {
   KmclEndpointOptionsInit(&options);
   if (given == nullptr) return true;
-  if (given->Size != sizeof options) return false;
-  options = *given;
+  // Programs of before DispatchProcessors have less.
+  constexpr ULONG kShorter = offsetof(KMCL_ENDPOINT_OPTIONS, DispatchProcessors);
+  if (given->Size != sizeof options && given->Size != kShorter) return false;
+  std::memcpy(&options, given, given->Size);
   return options.DispatchThreads >= 1 && options.DispatchThreads <= kMostDispatchThreads &&
          options.MaximumPartitions >= 1 && options.MaximumPartitionMemory >= PAGE_SIZE &&
          options.MaximumDonatedMemory >= PAGE_SIZE &&
          (options.MaximumVersion == 0 || wire::IsKnown(wire::Version{options.MaximumVersion}));
+}
+
+std::vector<std::uint32_t> ProcessorsOf(const KMCL_ENDPOINT_OPTIONS& options) {
+  if (options.DispatchProcessors == nullptr) return {};
+  return {options.DispatchProcessors, options.DispatchProcessors + options.DispatchThreads};
 }
 
 endpoint::ServerOptions ServerOptionsOf(const KMCL_ENDPOINT_OPTIONS& options,
@@ -60,6 +69,7 @@ endpoint::ServerOptions ServerOptionsOf(const KMCL_ENDPOINT_OPTIONS& options,
   return {.address = address,
           .dispatch_threads = options.DispatchThreads,
           .spin_us = options.SpinMicroseconds,
+          .processors = ProcessorsOf(options),
           .maximum_partitions = options.MaximumPartitions,
           .maximum_partition_memory = options.MaximumPartitionMemory,
           .monitors = options.NoMonitors == FALSE ? bus::Monitors::kAll : bus::Monitors::kNone,

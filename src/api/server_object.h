@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "api/objects.h"
 #include "endpoint/server.h"
@@ -29,6 +30,8 @@ void InitDevice(DEVICE_OBJECT& device, DeviceBinding& binding);
 
 // Copies the options, or the defaults. False: something is out of range.
 bool TakeOptions(const KMCL_ENDPOINT_OPTIONS* given, KMCL_ENDPOINT_OPTIONS& options);
+// Those that its dispatch threads are bound to; none if they are not.
+std::vector<std::uint32_t> ProcessorsOf(const KMCL_ENDPOINT_OPTIONS& options);
 endpoint::ServerOptions ServerOptionsOf(const KMCL_ENDPOINT_OPTIONS& options,
                                         const std::string& address);
 // `object` outlives the server.

@@ -4,6 +4,8 @@ namespace kmcl::api {
 
 NTSTATUS StatusOf(Error error) {
   switch (error) {
+    case Error::kProcessorUnusable:
+      return STATUS_INVALID_PARAMETER_2;
     case Error::kPacketTooLong:
       return STATUS_INVALID_PARAMETER_3;
     case Error::kNotConnected:

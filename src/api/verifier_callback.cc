@@ -7,9 +7,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <optional>
 #include <semaphore>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -158,7 +158,7 @@ class Watchdog {
     if (!started_) {
       try {
         std::thread([this] { Run(); }).detach();
-      } catch (const std::system_error&) {
+      } catch (const std::exception&) {
         Log(LogLevel::kWarning, "the verifier has no thread: V02 and V13 are not checked");
       }
       started_ = true;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <tuple>
 #include <utility>
 
 namespace kmcl::api::verifier {
@@ -120,7 +121,8 @@ class LineProgram {
     least_instruction_ = tables.Number<std::uint8_t>();
     if (version_ >= 4) tables.Number<std::uint8_t>();  // operations of a VLIW instruction
     tables.Number<std::uint8_t>();                     // is_stmt at first
-    line_base_ = tables.Number<std::int8_t>();
+    const std::uint8_t line_base = tables.Number<std::uint8_t>();
+    line_base_ = line_base < 0x80 ? line_base : line_base - 0x100;
     line_range_ = tables.Number<std::uint8_t>();
     opcode_base_ = tables.Number<std::uint8_t>();
     if (line_range_ == 0 || opcode_base_ == 0) return false;
@@ -259,7 +261,10 @@ class LineProgram {
         // What the linker threw away begins at address 0.
         if (!sequence_.empty() && sequence_.front().address != 0) {
           sequence_.push_back({.address = address_, .file = 0, .line = 0});
-          into_.rows_.insert(into_.rows_.end(), sequence_.begin(), sequence_.end());
+          for (LineTables::Row& row : sequence_) {
+            row.order = into_.rows_.size();
+            into_.rows_.push_back(row);
+          }
         }
         sequence_.clear();
         address_ = 0;
@@ -311,8 +316,9 @@ LineTables::LineTables(const DebugSections& sections) {
     if (!is_64 && length >= 0xFFFFFFF0) break;  // reserved
     LineProgram(sections, Reader(units.Bytes(bytes)), is_64, *this).Run();
   }
-  std::stable_sort(rows_.begin(), rows_.end(),
-                   [](const Row& a, const Row& b) { return a.address < b.address; });
+  std::sort(rows_.begin(), rows_.end(), [](const Row& a, const Row& b) {
+    return std::tie(a.address, a.order) < std::tie(b.address, b.order);
+  });
 }
 
 std::optional<LineTables::Place> LineTables::Find(std::uintptr_t address) const {

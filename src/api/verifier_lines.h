@@ -35,6 +35,7 @@ class LineTables {
     std::uintptr_t address = 0;
     std::uint32_t file = 0;  // in files_
     std::uint32_t line = 0;  // 0: the end of a sequence
+    std::size_t order = 0;   // among those of its address, as they were read
   };
   friend class LineProgram;
 

@@ -16,6 +16,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "api/verifier_lines.h"
@@ -105,8 +106,10 @@ void Load(Module& module) {
   const std::span<const Elf64_Shdr> sections(first, header->e_shnum);
   ReadFunctions(module, sections, SHT_SYMTAB);
   if (module.functions.empty()) ReadFunctions(module, sections, SHT_DYNSYM);
-  std::stable_sort(module.functions.begin(), module.functions.end(),
-                   [](const Function& a, const Function& b) { return a.begin < b.begin; });
+  std::sort(module.functions.begin(), module.functions.end(),
+            [](const Function& a, const Function& b) {
+              return std::tie(a.begin, a.name) < std::tie(b.begin, b.name);
+            });
 
   const auto names = SectionBytes(module.bytes, sections[header->e_shstrndx]);
   if (!IsStringTable(names)) return;

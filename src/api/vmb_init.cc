@@ -167,6 +167,13 @@ NTSTATUS VmbServerChannelInitSetFlags(VMBCHANNEL Channel, UINT32 Flags) {
   return STATUS_SUCCESS;
 }
 
+NTSTATUS KmclChannelInitSetWaitPolicy(VMBCHANNEL Channel, ULONG SpinMicroseconds) {
+  channel::Config* const config = ConfigOf(Channel, Kind::kEither);
+  if (config == nullptr) return STATUS_INVALID_PARAMETER_1;
+  config->spin_us = SpinMicroseconds;
+  return STATUS_SUCCESS;
+}
+
 NTSTATUS KmclServerChannelInitSetMonitored(VMBCHANNEL Channel, BOOLEAN Monitored) {
   if (ConfigOf(Channel, Kind::kServer) == nullptr) return STATUS_INVALID_PARAMETER_1;
   UINT16& flags = ChannelObject::From(Channel).server()->setup().offer.flags;

@@ -89,9 +89,53 @@ KMCL_COLD UINT32 CutCompletion(VMBPACKETCOMPLETION packet, UINT32 bytes, UINT32 
   return limit;
 }
 
-// A send that the first look refuses: the true reason, or what the verifier says.
-KMCL_COLD NTSTATUS RefuseSend(VMBPACKET packet, PVOID buffer, UINT32 length, PMDL mdl,
-                              UINT32 flags, const void* caller) {
+using Length = channel::Channel::Length;
+
+// A packet without a completion that went the plain way.
+inline NTSTATUS FinishPlain(channel::Packet& packet) {
+  ChannelObject::CallRoutine(packet, STATUS_SUCCESS, {});
+  return STATUS_SUCCESS;
+}
+
+[[gnu::noinline]] NTSTATUS SendUnusual(channel::Packet& packet, PVOID buffer, UINT32 length,
+                                       PMDL mdl, UINT32 flags) {
+  const auto* const bytes = static_cast<const std::byte*>(buffer);
+  if (mdl == nullptr && buffer != nullptr) {
+    if (flags == 0) {
+      if (packet.channel->SendPlain<false, Length::kAny>(packet, bytes, length)) {
+        return FinishPlain(packet);
+      }
+    } else if (flags == VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION &&
+               packet.channel->SendPlain<true, Length::kAny>(packet, bytes, length)) {
+      return STATUS_SUCCESS;
+    }
+  }
+  return CheckAndSend(packet, buffer, length, UINT32_MAX, mdl, flags);
+}
+
+// What the short way could not place now.
+[[gnu::noinline]] NTSTATUS SendPlainly(channel::Packet& packet, PVOID buffer, UINT32 length) {
+  return CheckAndSend(packet, buffer, length, UINT32_MAX, nullptr, 0);
+}
+
+// A completion that takes more than giving the packet back.
+[[gnu::noinline]] void CompletePacket(channel::IncomingPacket& packet, PVOID buffer, UINT32 bytes,
+                                      const void* caller) {
+  const UINT32 limit = packet.channel->config().maximum_packet_bytes;
+  if (buffer == nullptr) bytes = 0;
+  if (bytes > limit) {
+    bytes = CutCompletion(reinterpret_cast<VMBPACKETCOMPLETION>(&packet), bytes, limit, caller);
+  }
+  if (!packet.channel->Complete(packet, BytesOf(buffer, bytes))) {
+    Log(LogLevel::kError, "VmbChannelPacketComplete of a packet that is not outstanding: ignored");
+  }
+}
+
+}  // namespace
+
+// Also a send that the first look refuses: the true reason, or what the verifier says.
+KMCL_COLD NTSTATUS SendAnyPacket(VMBPACKET packet, PVOID buffer, UINT32 length, PMDL mdl,
+                                 UINT32 flags, const void* caller) {
   if (packet == nullptr) {
     if (KMCL_VERIFIER_ON) verifier::NullPacket("VmbPacketSend", caller);
     return STATUS_INVALID_PARAMETER_1;
@@ -104,8 +148,6 @@ KMCL_COLD NTSTATUS RefuseSend(VMBPACKET packet, PVOID buffer, UINT32 length, PMD
   if (PacketFrom(packet).routine == nullptr) return STATUS_INVALID_PARAMETER_1;
   return SendPacket(PacketFrom(packet), buffer, length, mdl, flags);
 }
-
-}  // namespace
 
 NTSTATUS SendPacket(channel::Packet& packet, PVOID buffer, UINT32 length, PMDL mdl, UINT32 flags) {
   return CheckAndSend(packet, buffer, length, packet.capacity, mdl, flags);
@@ -171,15 +213,25 @@ VOID VmbPacketSetCompletionRoutine(VMBPACKET PacketObject,
 
 NTSTATUS VmbPacketSend(VMBPACKET PacketObject, PVOID Buffer, UINT32 BufferLength,
                        PMDL ExternalDataMdl, UINT32 Flags) {
-  if (PacketObject == nullptr || PacketFrom(PacketObject).routine == nullptr) {
-    return RefuseSend(PacketObject, Buffer, BufferLength, ExternalDataMdl, Flags, KMCL_CALLER);
+  // Each way out is a call in the last place, so that little is kept for it: on the short way the
+  // registers are the compiler's. Without a routine, too long, or watched:
+  if (PacketObject == nullptr || PacketFrom(PacketObject).routine == nullptr ||
+      BufferLength >= PacketFrom(PacketObject).send_limit) [[unlikely]] {
+    return SendAnyPacket(PacketObject, Buffer, BufferLength, ExternalDataMdl, Flags, KMCL_CALLER);
   }
   channel::Packet& packet = PacketFrom(PacketObject);
-  // Too long, or watched.
-  if (BufferLength >= packet.send_limit) {
-    return RefuseSend(PacketObject, Buffer, BufferLength, ExternalDataMdl, Flags, KMCL_CALLER);
+  // Too long for copying without a call, or nothing that everybody does.
+  if ((reinterpret_cast<std::uintptr_t>(ExternalDataMdl) | Flags) != 0) [[unlikely]]
+    return SendUnusual(packet, Buffer, BufferLength, ExternalDataMdl, Flags);
+  if (BufferLength > channel::Channel::kShortBytes) [[unlikely]]
+    return SendUnusual(packet, Buffer, BufferLength, ExternalDataMdl, Flags);
+  if (Buffer == nullptr) [[unlikely]]
+    return SendPlainly(packet, Buffer, BufferLength);
+  if (!packet.channel->SendPlain<false, Length::kShort>(
+          packet, static_cast<const std::byte*>(Buffer), BufferLength)) [[unlikely]] {
+    return SendPlainly(packet, Buffer, BufferLength);
   }
-  return CheckAndSend(packet, Buffer, BufferLength, UINT32_MAX, ExternalDataMdl, Flags);
+  return FinishPlain(packet);
 }
 
 NTSTATUS VmbChannelSendSynchronousRequest(VMBCHANNEL Channel, PVOID Buffer, UINT32 BufferSize,
@@ -238,14 +290,9 @@ VOID VmbChannelPacketComplete(VMBPACKETCOMPLETION PacketCompletionContext,
                               PVOID PacketCompletionBuffer, UINT32 BufSize) {
   if (PacketCompletionContext == nullptr) return RefuseNull("VmbChannelPacketComplete", KMCL_CALLER);
   channel::IncomingPacket& packet = IncomingFrom(PacketCompletionContext);
-  const UINT32 limit = packet.channel->config().maximum_packet_bytes;
-  if (PacketCompletionBuffer == nullptr) BufSize = 0;
-  if (BufSize > limit) {
-    BufSize = CutCompletion(PacketCompletionContext, BufSize, limit, KMCL_CALLER);
-  }
-  if (!packet.channel->Complete(packet, BytesOf(PacketCompletionBuffer, BufSize))) {
-    Log(LogLevel::kError, "VmbChannelPacketComplete of a packet that is not outstanding: ignored");
-  }
+  channel::Channel& channel = *packet.channel;
+  if (BufSize <= channel.config().maximum_packet_bytes && channel.CompletePlain(packet)) return;
+  CompletePacket(packet, PacketCompletionBuffer, BufSize, KMCL_CALLER);
 }
 
 VOID VmbChannelPacketDeferToPassive(VMBPACKETCOMPLETION PacketCompletionContext) {

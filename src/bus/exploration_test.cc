@@ -254,6 +254,12 @@ const Scenario kScenarios[] = {
      1,
      true,
      {{kCreateGpadl, 2}, {kOpen, 2}, {kOffer, 1}, {kRevoke, 2}}},
+    {"SubchannelAndTheEnd",
+     wire::Version::kIron,
+     1,
+     1,
+     true,
+     {{kCreateGpadl, 2}, {kOpen, 2}, {kOffer, 1}, {kCut, 1}}},
     {"TwoDevices", wire::Version::kIron, 2, 0, true, {{kCreateGpadl, 2}, {kOpen, 2}, {kRevoke, 1}}},
     {"OldestVersion",
      wire::Version::kV1,
@@ -270,7 +276,7 @@ const Scenario kScenarios[] = {
 };
 
 INSTANTIATE_TEST_SUITE_P(Bus, Explore, testing::ValuesIn(kScenarios),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& of) { return std::string(of.param.name); });
 
 }  // namespace
 }  // namespace kmcl::bus

@@ -184,6 +184,21 @@ TEST(ServerPause, HoldsEveryMessageInOrderUntilResume) {
   EXPECT_EQ(Describe(h.Tell(wire::CloseChannel{kChannel})), "");
 }
 
+// A client that never resumes: what a server's own driver offers and revokes meanwhile runs out of
+// ids.
+TEST(ServerPause, HoldsTwoMessagesForEachIdAtMost) {
+  ServerHarness h({.channels = 4});
+  h.Connect(wire::Version::kCopper, wire::Feature::kPauseResume);
+  EXPECT_EQ(Describe(h.Tell(wire::Pause{})), "PauseResponse");
+  for (std::uint32_t device = 1; device <= 4; ++device) h.Revoke(h.Offer(Device(device)));
+  const auto another = h.server.OnOffer(Device(5));
+  ASSERT_FALSE(another.has_value());
+  EXPECT_EQ(another.error(), Error::kChannelIdsExhausted);
+  // The client may not give one back either.
+  EXPECT_EQ(Describe(h.Tell(wire::RelIdReleased{wire::ChannelId{1}})), "refused Paused");
+  EXPECT_EQ(Sent(h.Tell(wire::Resume{})).size(), 8u);
+}
+
 TEST(ServerPause, EndsWithTheConnectionAndItsMessages) {
   ServerHarness h;
   h.Connect(wire::Version::kCopper, wire::Feature::kPauseResume);

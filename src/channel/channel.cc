@@ -399,9 +399,23 @@ bool Channel::Complete(IncomingPacket& packet, std::span<const std::byte> reply)
   ReleaseExternalView(packet);
   bool queued = false;
   if (packet.wants_completion) {
-    Sender::Effects effects;
-    queued = sender_.Complete(packet, reply, effects);
-    Carry(effects);
+    switch (sender_.CompletePlain(packet.transaction_id, reply, receiver_.MayHold())) {
+      case Sender::Plain::kPublished:
+        break;
+      case Sender::Plain::kHeld:
+        receiver_.NoteHeld();
+        break;
+      case Sender::Plain::kNo: {
+        Sender::Effects effects;
+        queued = sender_.Complete(packet, reply, effects);
+        Carry(effects);
+        break;
+      }
+    }
+  }
+  if (receiver_.IsDelivering(packet)) {
+    receiver_.RetireDelivered(packet, !queued);
+    return true;
   }
   if (!queued) receiver_.Recycle(packet);
   receiver_.CountRetired();  // the channel may be gone from here on

@@ -114,8 +114,38 @@ class Channel {
                                                bool wants_completion, std::span<std::byte> reply,
                                                ExternalData* external = nullptr);
 
+  // Send for the edge's most frequent case: data in band, from a packet of the owner's that nobody
+  // waits for. When no completion is wanted, the packet stays idle and the caller then calls its
+  // completion routine; else it may have ended already. False: nothing has happened, and Send says
+  // why. Length::kShort: data of at most kShortBytes, for which nothing in it is a call.
+  using Length = ring::OutgoingRing::Length;
+  static constexpr std::uint32_t kShortBytes = ring::kInlineCopyBytes;
+  template <bool kWantsCompletion, Length kLength>
+  [[nodiscard, gnu::always_inline]] bool SendPlain(Packet& packet, const std::byte* data,
+                                                   std::uint32_t bytes) {
+    const auto sent =
+        sender_.SendPlain<kWantsCompletion, kLength>(packet, data, bytes, receiver_.MayHold());
+    if (sent == Sender::Plain::kHeld) [[unlikely]]
+      receiver_.NoteHeld();
+    return sent != Sender::Plain::kNo;
+  }
+
+  // The same for several, which the peer sees at once: how many of them have gone, from the first
+  // on. Those that want no completion the caller makes idle before it calls their routines.
+  using PlainSend = Sender::PlainSend;
+  [[nodiscard]] std::uint32_t SendPlainBatch(std::span<const PlainSend> sends,
+                                             bool wants_completion) {
+    auto how = Sender::Plain::kNo;
+    const std::uint32_t sent =
+        sender_.SendPlainBatch(sends, wants_completion, receiver_.MayHold(), how);
+    if (how == Sender::Plain::kHeld) receiver_.NoteHeld(sent);
+    return sent;
+  }
+
   // Received packets. Complete: any thread, once. False: not outstanding (a second completion).
   bool Complete(IncomingPacket& packet, std::span<const std::byte> reply);
+  // Complete for the edge's most frequent case. False: nothing has happened.
+  bool CompletePlain(IncomingPacket& packet) { return receiver_.RetirePlain(packet); }
   // Defer: only inside OnPacket. Fail: until the packet is completed. False: not (any more) possible.
   bool Defer(IncomingPacket& packet) {
     return receiver_.Defer(packet) ||
@@ -128,6 +158,10 @@ class Channel {
   void SetPassive(bool required) { receiver_.SetPassive(required); }
   // Of a processor, in percent, for packet callbacks at dispatch level.
   void SetDispatchShare(std::uint32_t percent) { receiver_.SetDispatchShare(percent); }
+
+  // For tests: how long callbacks may take before what they send is not held any more (ticks.h).
+  // While nothing is delivered.
+  void SetHoldTime(std::uint64_t ticks) { receiver_.SetHoldTime(ticks); }
 
   Counters counters() const;
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 namespace kmcl::channel {
 
@@ -13,6 +14,7 @@ struct Config {
   std::uint32_t context_bytes = 0;
   std::uint32_t inline_context_bytes = 0;  // in each packet object
   std::uint32_t maximum_packets = 0;       // allocated at a time, and kept ready; 0: no limit
+  std::optional<std::uint32_t> spin_us;    // wait_policy.h; nothing: as the bus waits
   bool pipe = false;
   bool watched = false;  // the owner makes the packets it sends: Handler::OnAllocatePacket
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 namespace kmcl::channel {
 namespace {
@@ -16,15 +17,6 @@ constexpr std::uint32_t AlignContext(std::uint32_t bytes) {
 }
 
 static_assert(sizeof(IncomingPacket) % kContextAlignment == 0);
-
-void Destroy(IncomingPacket* list) {
-  while (list != nullptr) {
-    IncomingPacket* const next = list->next_free;
-    list->~IncomingPacket();
-    ::operator delete(list, std::align_val_t{kContextAlignment});
-    list = next;
-  }
-}
 
 }  // namespace
 
@@ -47,45 +39,48 @@ IncomingPacket* IncomingPool::Make(std::uint32_t bytes) const {
   return packet;
 }
 
+void IncomingPool::Destroy(IncomingPacket& packet) {
+  packet.~IncomingPacket();
+  ::operator delete(&packet, std::align_val_t{kContextAlignment});
+}
+
+void IncomingPool::DestroyAll(IncomingPacket* list) {
+  while (list != nullptr) Destroy(*std::exchange(list, list->next_free));
+}
+
 IncomingPacket* IncomingPool::Take(std::uint32_t bytes) {
   if (bytes > standard_bytes_) return Make(bytes);
   if (free_ == nullptr) {
-    MutexLock lock(mutex_);
-    keeping_ = true;
-    free_ = returned_;
-    returned_ = nullptr;
+    // Acquire: what others did with the objects is over. From here on they are kept.
+    IncomingPacket* const returned = returned_.exchange(nullptr, std::memory_order_acquire);
+    if (returned != Nothing()) free_ = returned;
   }
   if (free_ == nullptr) return Make(standard_bytes_);
-  IncomingPacket* const packet = free_;
-  free_ = packet->next_free;
-  return packet;
+  return std::exchange(free_, free_->next_free);
+}
+
+bool IncomingPool::MakeUsual(IncomingPacket& packet) const {
+  ReleaseExternalView(packet);
+  packet.external_data = false;
+  packet.header = {};
+  packet.is_unusual = false;
+  return packet.capacity == standard_bytes_;
 }
 
 void IncomingPool::Put(IncomingPacket& packet) {
-  ReleaseExternalView(packet);
-  packet.next_free = nullptr;
-  if (packet.capacity == standard_bytes_) {
-    MutexLock lock(mutex_);
-    if (keeping_) {
-      packet.next_free = returned_;
-      returned_ = &packet;
-      return;
-    }
-  }
-  Destroy(&packet);
+  if (packet.is_unusual && !MakeUsual(packet)) return Destroy(packet);
+  IncomingPacket* head = returned_.load(std::memory_order_relaxed);
+  do {
+    if (head == Nothing()) return Destroy(packet);
+    packet.next_free = head;
+  } while (!returned_.compare_exchange_weak(head, &packet, std::memory_order_release,
+                                            std::memory_order_relaxed));
 }
 
 void IncomingPool::Trim() {
-  IncomingPacket* returned = nullptr;
-  {
-    MutexLock lock(mutex_);
-    keeping_ = false;
-    returned = returned_;
-    returned_ = nullptr;
-  }
-  Destroy(returned);
-  Destroy(free_);
-  free_ = nullptr;
+  IncomingPacket* const returned = returned_.exchange(Nothing(), std::memory_order_acquire);
+  if (returned != Nothing()) DestroyAll(returned);
+  DestroyAll(std::exchange(free_, nullptr));
 }
 
 }  // namespace kmcl::channel

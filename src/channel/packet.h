@@ -75,7 +75,7 @@ struct alignas(16) Packet : Outgoing {
 
   std::byte* buffer() { return reinterpret_cast<std::byte*>(this + 1); }
   std::span<std::byte> room_for_external() {
-    return {buffer() + (capacity + 7u) / 8 * 8, external_room};
+    return {buffer() + (std::size_t{capacity} + 7) / 8 * 8, external_room};
   }
 };
 
@@ -88,7 +88,10 @@ struct alignas(16) IncomingPacket : Outgoing {
   IncomingPacket* next_free = nullptr;
   std::uint32_t capacity = 0;  // of buffer()
   bool wants_completion = false;
-  bool external_data = false;    // `header` describes memory of the peer's
+  // May have a header, external data and a view of it, or a buffer of another size than most:
+  // whoever takes it back has to look closer.
+  bool is_unusual = true;
+  bool external_data = false;  // `header` describes memory of the peer's
   // The handler's view of that memory, and how it is let go of when the packet is retired.
   void* external_view = nullptr;
   void (*release_external_view)(void* view) = nullptr;

@@ -157,6 +157,8 @@ Result<std::optional<ring::IncomingPacket>> RawQueue::Peek() {
   const Visit visit(incoming_);
   if (!visit) return visit.error();
   incoming_ring_->Mask();
+  // Also asks for the memory of the packet that will come (IncomingRing::Empty).
+  if (incoming_ring_->Empty()) return std::nullopt;
   return incoming_ring_->PeekInPlace();
 }
 
@@ -164,6 +166,7 @@ Result<std::optional<ring::IncomingPacket>> RawQueue::Read(std::span<std::byte> 
   const Visit visit(incoming_);
   if (!visit) return visit.error();
   incoming_ring_->Mask();
+  if (incoming_ring_->Empty()) return std::nullopt;
   const auto bytes = incoming_ring_->PeekBytes();
   if (!bytes) return std::unexpected(bytes.error());
   if (!*bytes) return std::nullopt;

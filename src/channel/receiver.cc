@@ -1,10 +1,12 @@
 #include "channel/receiver.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstring>
 #include <utility>
 
 #include "channel/synchronous_wait.h"
+#include "channel/wakeup_cost.h"
 #include "log.h"
 #include "wire/pipe.h"
 #include "wire/ring_layout.h"
@@ -12,20 +14,17 @@
 namespace kmcl::channel {
 namespace {
 
-// Which receiver is inside OnPacket on this thread.
-thread_local const Receiver* delivering_receiver = nullptr;
-
 // Packets one channel may deliver before the others of its thread get their turn.
 constexpr int kTurnPackets = 256;
 
-// Tells the processor that this is a wait loop.
-void Relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
+// Sends that are held before they are published.
+constexpr std::uint32_t kMostHeld = 32;
+
+// Traffic is dense where a look at the write index has shown so many packets at once. Then the next
+// look waits for as many pauses: each one takes the line with the control words away from the
+// writer, who needs it for every packet.
+constexpr int kDensePackets = 2;
+constexpr std::uint32_t kMostPauses = 32;
 
 // Counters have one writer at a time; a plain increment without a locked instruction is enough.
 void Count(std::atomic<std::uint64_t>& counter, std::uint64_t amount = 1) {
@@ -45,13 +44,16 @@ void Receiver::Attach(ring::IncomingRing ring, std::shared_ptr<transport::Doorbe
   ring_.emplace(std::move(ring));
   bell_ = std::move(bell);
   failed_ = false;
-  fail_requested_.store(false, std::memory_order_relaxed);
+  Mark(kFailRequested, false);
   unmasked_ = false;
-  blocked_.store(false, std::memory_order_relaxed);
+  in_hand_.fetch_and(~kBlocked, std::memory_order_relaxed);
+  // What a packet may have that DeliverNext would not have to look at: no pipe header, and no more
+  // than the channel's maximum.
+  plain_bytes_ = !limits_.pipe && ring_->is_mapped_twice() ? (limits_.packet_bytes + 7) & ~7u : 0;
 }
 
 void Receiver::Detach() {
-  KMCL_CHECK(!enabled_.load(std::memory_order_relaxed));
+  KMCL_CHECK(IsMarked(kStopped));
   if (deferred_ != nullptr) pool_.Put(*std::exchange(deferred_, nullptr));
   pool_.Trim();
   ring_.reset();
@@ -62,13 +64,14 @@ IncomingPacket* Receiver::MakePacket(std::uint32_t bytes) {
   IncomingPacket* const packet = pool_.Take(bytes);
   if (packet == nullptr) return nullptr;
   packet->channel = channel_;
+  packet->is_unusual = true;
   packet->kind = Outgoing::Kind::kCompletion;
   if (packet->context != nullptr) std::memset(packet->context, 0, limits_.context_bytes);
   return packet;
 }
 
 void Receiver::Restore(IncomingPacket* packet, bool failed) {
-  KMCL_CHECK(deferred_ == nullptr && !enabled_.load(std::memory_order_relaxed));
+  KMCL_CHECK(deferred_ == nullptr && IsMarked(kStopped));
   deferred_ = packet;
   failed_ = failed;
 }
@@ -76,13 +79,13 @@ void Receiver::Restore(IncomingPacket* packet, bool failed) {
 void Receiver::Start() {
   MutexLock lock(mutex_);
   KMCL_CHECK(ring_.has_value());
-  enabled_.store(true, std::memory_order_relaxed);
+  Mark(kStopped, false);
 }
 
 void Receiver::Stop() {
   {
     MutexLock lock(mutex_);
-    enabled_.store(false, std::memory_order_relaxed);
+    Mark(kStopped, true);
     while (delivering_) idle_.Wait(mutex_);
   }
   // Nobody delivers now. A batch may be open between two turns.
@@ -95,7 +98,7 @@ bool Receiver::BeginTurn() {
     turn_missed_ = true;
     return false;
   }
-  if (!enabled_.load(std::memory_order_relaxed) || failed_) return false;
+  if (IsMarked(kStopped) || failed_) return false;
   delivering_ = true;
   return true;
 }
@@ -105,7 +108,7 @@ void Receiver::EndTurn() {
   {
     MutexLock lock(mutex_);
     delivering_ = false;
-    missed = std::exchange(turn_missed_, false) && enabled_.load(std::memory_order_relaxed);
+    missed = std::exchange(turn_missed_, false) && !IsMarked(kStopped);
     idle_.NotifyAll();
   }
   if (missed) turns_.RequestDispatch();
@@ -113,33 +116,42 @@ void Receiver::EndTurn() {
 
 Turn Receiver::Deliver(Level level, std::uint32_t spins, std::optional<Error>& broken) {
   if (!BeginTurn()) return Turn::kStopped;
+  here_ = this;
+  may_hold_ = level == Level::kDispatch;
   const Turn turn = DeliverLoop(level, spins, broken);
+  if (held_ != 0) PublishHeld();
+  here_ = nullptr;
+  DropHand();
   EndTurn();
   return turn;
 }
 
 bool Receiver::WantsPassive() const {
-  return over_budget_ || deferred_ != nullptr ||
-         passive_required_.load(std::memory_order_relaxed);
+  return over_budget_ || deferred_ != nullptr || IsMarked(kPassiveRequired);
 }
 
 Turn Receiver::DeliverLoop(Level level, std::uint32_t spins, std::optional<Error>& broken) {
   // Only a completion that left the channel below its quota takes it out of this state; raising the
   // quota does not (KMCL reference 6.6).
-  if (blocked_.load(std::memory_order_seq_cst)) return Turn::kStopped;
+  if ((in_hand_.load(std::memory_order_acquire) & kBlocked) != 0) return Turn::kStopped;
   if (std::exchange(unmasked_, false)) ring_->Mask();
   const std::uint32_t share = dispatch_share_.load(std::memory_order_relaxed);
   const bool is_limited = level == Level::kDispatch && share != 100;
   over_budget_ = is_limited && budget_.Begin(share);
   for (int budget = kTurnPackets; budget > 0; --budget) {
-    if (!enabled_.load(std::memory_order_relaxed)) {
-      EndBatch();
-      return Turn::kStopped;
+    Step step = DeliverPlain(spins, budget);
+    if (step == Step::kDelivered) {
+      if (budget == 0) break;
+      if (IsMarked(kStopped)) {
+        EndBatch();
+        return Turn::kStopped;
+      }
+      if (IsMarked(kFailRequested)) failed_ = true;
+      step = failed_ ? Step::kStop : DeliverNext(level, broken);
     }
-    if (fail_requested_.load(std::memory_order_relaxed)) failed_ = true;
-    const Step step = failed_ ? Step::kStop : DeliverNext(level, broken);
     switch (step) {
       case Step::kDelivered:
+        if (held_ != 0) PublishHeldIfDue();
         if (ring_->release_due()) RingIfNeeded(ring_->Release());
         if (is_limited) over_budget_ = budget_.Charge();
         continue;
@@ -178,11 +190,75 @@ Turn Receiver::DeliverLoop(Level level, std::uint32_t spins, std::optional<Error
 }
 
 bool Receiver::SpinUntilPacket(std::uint32_t spins) const {
-  for (; spins > 0 && enabled_.load(std::memory_order_relaxed); --spins) {
+  for (; spins > 0 && !IsMarked(kStopped); --spins) {
     if (!ring_->Empty()) return true;
     Relax();
   }
   return false;
+}
+
+[[gnu::always_inline]] inline Receiver::Step Receiver::DeliverPacket(IncomingPacket& packet) {
+  const std::uint64_t bytes = packet.payload.size();
+  packet.outstanding.store(true, std::memory_order_relaxed);
+  TakeHand();
+  current_.store(&packet, std::memory_order_relaxed);
+  handler_.OnPacket(packet);
+  // Retired inside: the packet may be gone by now, and the hand is free.
+  if (current_.load(std::memory_order_relaxed) != nullptr) {
+    const Step step = FinishDelivery(packet);
+    if (step != Step::kDelivered) return step;
+  }
+  Count(packets_);
+  Count(bytes_, bytes);
+  return Step::kDelivered;
+}
+
+// Delivers packets that nothing is special about, for as long as there are any and the budget
+// lasts. What it does not take, for whatever reason, it leaves to DeliverNext as it is. kDelivered:
+// go on.
+Receiver::Step Receiver::DeliverPlain(std::uint32_t spins, int& budget) {
+  if (plain_bytes_ == 0 || failed_ || deferred_ != nullptr || ring_->has_peeked()) {
+    return Step::kDelivered;
+  }
+  if (may_hold_) looked_at_ = Ticks();
+  ring::IncomingRing& ring = *ring_;
+  int left = budget;
+  int left_at_look = budget;
+  Step step = Step::kDelivered;
+  for (; left > 0 && marks_.load(std::memory_order_relaxed) == 0; --left) {
+    if (ring.known_bytes() == 0) [[unlikely]] {
+      if (left_at_look - left >= kDensePackets) PauseBeforeLook(spins);
+      left_at_look = left;
+    }
+    IncomingPacket* const packet = pool_.first();
+    if (packet == nullptr) break;
+    ring::PlainPacket plain;
+    if (ring.ReadPlain(packet->buffer(), plain_bytes_, plain) != ring::IncomingRing::Plain::kRead) {
+      break;
+    }
+    pool_.TakeFirst();
+    packet->transaction_id = wire::TransactionId{plain.transaction_id};
+    packet->wants_completion = plain.wants_completion;
+    packet->payload = {packet->buffer(), plain.payload_bytes};
+    if (plain.is_completion) {
+      DeliverCompletion(*packet);
+    } else {
+      if (packet->context != nullptr) std::memset(packet->context, 0, limits_.context_bytes);
+      step = DeliverPacket(*packet);
+      if (step != Step::kDelivered) [[unlikely]]
+        break;
+    }
+    if (held_ != 0) PublishHeldIfDue();
+    if (ring.release_due()) RingIfNeeded(ring.Release());
+  }
+  budget = left;
+  return step;
+}
+
+// Not where others wait for this thread, in proportion, nor where nobody is to look
+// (wait_policy.h).
+void Receiver::PauseBeforeLook(std::uint32_t spins) {
+  for (std::uint32_t left = std::min(kMostPauses, spins / 4); left > 0; --left) Relax();
 }
 
 Receiver::Step Receiver::DeliverNext(Level level, std::optional<Error>& broken) {
@@ -216,6 +292,7 @@ Receiver::Step Receiver::DeliverNext(Level level, std::optional<Error>& broken) 
     return Step::kStop;
   }
   packet->channel = channel_;
+  packet->is_unusual = true;
   packet->kind = Outgoing::Kind::kCompletion;  // what it may become in the outgoing queue
   packet->transaction_id = wire::TransactionId{(*read)->transaction_id};
   packet->wants_completion = ((*read)->flags & wire::kPacketFlagCompletionRequested) != 0;
@@ -231,7 +308,8 @@ Receiver::Step Receiver::DeliverNext(Level level, std::optional<Error>& broken) 
       break;
     case wire::PacketType::kDataUsingTransferPages:
     case wire::PacketType::kDataUsingGpadl:
-      // Memory by reference to something else: there is data, and no description that can be followed.
+      // Memory by reference to something else: there is data, and no description that can be
+      // followed.
       packet->external_data = true;
       packet->header = {};
       break;
@@ -245,7 +323,8 @@ Receiver::Step Receiver::DeliverNext(Level level, std::optional<Error>& broken) 
   }
   if (limits_.pipe) {
     const auto data = wire::ParsePipePacket(packet->payload);
-    if (!data) return MalformedPacket(packet, "without a valid pipe header", packet->payload.size());
+    if (!data)
+      return MalformedPacket(packet, "without a valid pipe header", packet->payload.size());
     packet->payload = packet->payload.subspan(sizeof(wire::PipeHeader), data->size());
   }
   if (packet->payload.size() > (limits_.packet_bytes + std::size_t{7}) / 8 * 8) {
@@ -271,44 +350,27 @@ void Receiver::DeliverCompletion(IncomingPacket& packet) {
   } else {
     handler_.OnLateCompletion(packet.transaction_id);
   }
-  pool_.Put(packet);
+  pool_.PutHere(packet);
 }
 
-Receiver::Step Receiver::DeliverPacket(IncomingPacket& packet) {
-  const std::uint64_t bytes = packet.payload.size();
-  packet.outstanding.store(true, std::memory_order_relaxed);
-  outstanding_.fetch_add(1, std::memory_order_relaxed);
-  in_hand_.fetch_add(1, std::memory_order_relaxed);
-  current_ = &packet;
-  verdict_ = Verdict::kNone;
-  delivering_receiver = this;
-  handler_.OnPacket(packet);
-  delivering_receiver = nullptr;
-  current_ = nullptr;
-
-  // With kNone the packet may have been completed, and be gone, by now.
-  switch (verdict_) {
-    case Verdict::kNone:
-      break;
+// A packet that was not simply retired inside OnPacket.
+Receiver::Step Receiver::FinishDelivery(IncomingPacket& packet) {
+  current_.store(nullptr, std::memory_order_relaxed);
+  switch (std::exchange(verdict_, Verdict::kNone)) {
+    case Verdict::kNone:  // in the owner's hands, or in no one's any more
+      has_hand_.store(false, std::memory_order_relaxed);
+      return Step::kDelivered;
     case Verdict::kDeferred:
       deferred_ = &packet;
-      CountRetired();
       return Step::kDeferred;
     case Verdict::kFailed:
-      pool_.Put(packet);
-      CountRetired();
-      failed_ = true;
       break;
   }
-  ++batch_;
+  failed_ = true;
   Count(packets_);
-  Count(bytes_, bytes);
-  return verdict_ == Verdict::kFailed ? Step::kStop : Step::kDelivered;
-}
-
-// Whether this very thread is inside OnPacket of `packet`.
-bool Receiver::IsDelivering(const IncomingPacket& packet) const {
-  return delivering_receiver == this && current_ == &packet;
+  Count(bytes_, packet.payload.size());
+  pool_.PutHere(packet);
+  return Step::kStop;
 }
 
 // Both retire the packet at once: a completion, or a second verdict, that follows finds nothing.
@@ -324,59 +386,93 @@ bool Receiver::Fail(IncomingPacket& packet) {
     verdict_ = Verdict::kFailed;
     return true;
   }
-  fail_requested_.store(true, std::memory_order_relaxed);
+  Mark(kFailRequested, true);
   pool_.Put(packet);
   CountRetired();
   return true;
 }
 
-bool Receiver::Retire(IncomingPacket& packet) {
-  return packet.outstanding.exchange(false, std::memory_order_acq_rel);
-}
-
 void Receiver::CountRetired() {
-  const std::uint64_t left = outstanding_.fetch_sub(1, std::memory_order_seq_cst) - 1;
-  if (blocked_.load(std::memory_order_seq_cst) && left < quota_.load(std::memory_order_relaxed) &&
-      blocked_.exchange(false, std::memory_order_seq_cst)) {
-    turns_.RequestDispatch();
-  }
-  std::uint64_t in_hand = in_hand_.load(std::memory_order_relaxed);
-  while (!in_hand_.compare_exchange_weak(in_hand,
-                                         in_hand == (kDraining | 1) ? kTelling : in_hand - 1,
-                                         std::memory_order_acq_rel, std::memory_order_relaxed)) {
-  }
-  if (in_hand != (kDraining | 1)) return;
-  turns_.RequestState();
+  std::uint64_t before = in_hand_.load(std::memory_order_relaxed);
+  std::uint64_t after = 0;
+  bool unblocks = false;
+  bool drains = false;
+  do {
+    after = before - 1;
+    unblocks =
+        (before & kBlocked) != 0 && (after & kCount) < quota_.load(std::memory_order_relaxed);
+    drains = (before & kDraining) != 0 && (after & kCount) == 0;
+    if (unblocks) after &= ~kBlocked;
+    if (drains) after &= ~kDraining;
+    if (unblocks || drains) after += kTeller;
+  } while (!in_hand_.compare_exchange_weak(before, after, std::memory_order_acq_rel,
+                                           std::memory_order_relaxed));
+  if (!unblocks && !drains) return;
+  if (unblocks) turns_.RequestDispatch();
+  if (drains) turns_.RequestState();
   MutexLock lock(mutex_);
-  in_hand_.fetch_and(~kTelling, std::memory_order_relaxed);
+  in_hand_.fetch_sub(kTeller, std::memory_order_relaxed);
   idle_.NotifyAll();
 }
 
+// Between packets. Whoever retires one after the step that blocks the queue sees that it is
+// blocked.
 bool Receiver::AtQuota() {
   const std::uint32_t quota = quota_.load(std::memory_order_relaxed);
-  if (quota == UINT32_MAX || outstanding_.load(std::memory_order_relaxed) < quota) return false;
-  blocked_.store(true, std::memory_order_seq_cst);
-  // A completion that came before the store above did not see it.
-  if (outstanding_.load(std::memory_order_seq_cst) >= quota) return true;
-  // It did not see it, or it did and asked for a turn, which then finds nothing new.
-  blocked_.store(false, std::memory_order_seq_cst);
-  return false;
+  if (quota == UINT32_MAX) return false;
+  DropHand();
+  std::uint64_t in_hand = in_hand_.load(std::memory_order_relaxed);
+  do {
+    if ((in_hand & kCount) < quota) return false;
+  } while (!in_hand_.compare_exchange_weak(in_hand, in_hand | kBlocked, std::memory_order_acq_rel,
+                                           std::memory_order_relaxed));
+  return true;
 }
 
 bool Receiver::DrainedOrNotify() {
-  constexpr std::uint64_t kMarks = kDraining | kTelling;
-  if ((in_hand_.fetch_or(kDraining, std::memory_order_acq_rel) & ~kMarks) != 0) return false;
+  if ((in_hand_.fetch_or(kDraining, std::memory_order_acq_rel) & kCount) != 0) return false;
   MutexLock lock(mutex_);
-  while ((in_hand_.load(std::memory_order_relaxed) & kTelling) != 0) idle_.Wait(mutex_);
+  while ((in_hand_.load(std::memory_order_relaxed) & kTellers) != 0) idle_.Wait(mutex_);
   in_hand_.fetch_and(~kDraining, std::memory_order_relaxed);
   return true;
 }
 
+// Sends from callbacks of this channel at dispatch level are published here and not one by one:
+// each publication takes the cache line with the control words away from the reader, which costs
+// more than writing the packet did. Nothing stays held for good, as nothing is held but inside a
+// turn at dispatch level (MayHold), and each way out of the loop leads to a publication:
+//   * before the ring is looked at for packets that are not known yet, and so before every batch's
+//   end,
+//     every spin and every sleep: PublishHeldIfDue, EndBatch;
+//   * behind OnBatchEnd, for what it has sent: EndBatch;
+//   * whatever ended the turn, at its end: Deliver.
+// Stop waits for the turn's end; so a queue that is paused, saved or closed holds nothing. Sends
+// from other threads, synchronous requests and queued packets publish everything that stands in the
+// ring, and so does a packet that finds no room: it is the sender's ring, not ours, that knows what
+// is unpublished. In between it is never held for long: not beyond kMostHeld sends or an eighth of
+// the ring (Sender), and not while callbacks take longer than a publication could matter.
+void Receiver::PublishHeld() {
+  held_ = 0;
+  sender_.PublishHeld();
+}
+
+void Receiver::PublishHeldIfDue() {
+  if (held_ < kMostHeld && ring_->known_bytes() != 0) {
+    const std::uint64_t now = Ticks();
+    const std::uint64_t last = std::exchange(looked_at_, now);
+    if (now - held_since_ < hold_time_ && now - last < hold_time_) return;
+  }
+  PublishHeld();
+}
+
 void Receiver::EndBatch() {
+  if (held_ != 0) PublishHeld();
   if (ring_.has_value() && ring_->unreleased_bytes() > 0) RingIfNeeded(ring_->Release());
-  if (batch_ == 0) return;
+  const auto packets = static_cast<std::uint32_t>(packets_.load(std::memory_order_relaxed));
+  if (packets == batch_) return;
   Count(batches_);
-  handler_.OnBatchEnd(std::exchange(batch_, 0));
+  handler_.OnBatchEnd(packets - std::exchange(batch_, packets));
+  if (held_ != 0) PublishHeld();
 }
 
 void Receiver::RingIfNeeded(ring::Bell bell) {
@@ -392,7 +488,12 @@ ReceiverCounters Receiver::counters() const {
   counters.completions = completions_.load(std::memory_order_relaxed);
   counters.batches = batches_.load(std::memory_order_relaxed);
   counters.bells = bells_.load(std::memory_order_relaxed);
-  counters.outstanding = outstanding_.load(std::memory_order_relaxed);
+  // Without the hand that passes packets on, while it is empty.
+  counters.outstanding = in_hand_.load(std::memory_order_relaxed) & kCount;
+  if (has_hand_.load(std::memory_order_relaxed) &&
+      current_.load(std::memory_order_relaxed) == nullptr && counters.outstanding != 0) {
+    --counters.outstanding;
+  }
   return counters;
 }
 

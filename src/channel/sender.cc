@@ -41,6 +41,7 @@ void Sender::Attach(ring::OutgoingRing ring, std::shared_ptr<transport::Doorbell
 
 void Sender::Detach() {
   MutexLock lock(mutex_);
+  is_plain_ = false;
   ring_.reset();
   bell_.reset();
 }
@@ -48,6 +49,7 @@ void Sender::Detach() {
 void Sender::set_pipe(bool pipe) {
   MutexLock lock(mutex_);
   pipe_ = pipe;
+  is_plain_ = false;
 }
 
 void Sender::SetMode(Mode mode, Effects& effects) {
@@ -134,11 +136,51 @@ void Sender::Retire(IncomingPacket& packet, Effects& effects) {
   effects.retired = &packet;
 }
 
+// Also what callbacks have sent before, and was to be published together.
 void Sender::Publish(Effects& effects) {
+  ++counters_.publications;
   if (ring_->Publish() == ring::Bell::kRing) {
     ++counters_.bells;
     effects.bell = bell_;
   }
+}
+
+void Sender::RingAndUnlock() {
+  ++counters_.bells;
+  const std::shared_ptr<transport::Doorbell> bell = bell_;
+  mutex_.Unlock();
+  bell->Ring();
+}
+
+std::uint32_t Sender::SendPlainBatch(std::span<const PlainSend> sends, bool wants_completion,
+                                     bool hold, Plain& how) {
+  using Length = ring::OutgoingRing::Length;
+  std::uint32_t placed = 0;
+  mutex_.Lock();
+  for (const PlainSend& send : sends) {
+    const bool went = wants_completion
+                          ? PlacePlain<true, Length::kAny>(*send.packet, send.data, send.bytes)
+                          : PlacePlain<false, Length::kAny>(*send.packet, send.data, send.bytes);
+    if (!went) break;
+    ++placed;
+    if (!wants_completion) {
+      send.packet->state.store(Packet::State::kEnding, std::memory_order_relaxed);
+    }
+  }
+  if (placed == 0) {
+    mutex_.Unlock();
+    how = Plain::kNo;
+    return 0;
+  }
+  how = PublishAndUnlock(hold) ? Plain::kHeld : Plain::kPublished;
+  return placed;
+}
+
+void Sender::PublishHeld() {
+  mutex_.Lock();
+  // Somebody else may have published it, or the ring is broken.
+  if (!ring_.has_value() || !ring_->has_unpublished()) return mutex_.Unlock();
+  PublishAndUnlock(false);
 }
 
 void Sender::Queue(Outgoing& item, std::span<const std::byte> data) {
@@ -149,6 +191,7 @@ void Sender::Queue(Outgoing& item, std::span<const std::byte> data) {
     item.transaction_id = {};  // the peer has not seen it
   }
   queue_.Push(item);
+  is_plain_ = false;
   has_queued_.store(true, std::memory_order_relaxed);
 }
 
@@ -192,6 +235,7 @@ Result<void> Sender::Send(Packet& packet, std::span<const std::byte> data, bool 
     const Placed placed = Place(packet, data, effects);
     if (placed == Placed::kYes) {
       Publish(effects);
+      Settle();
       FinishPlaced(packet, effects);
       return {};
     }
@@ -230,6 +274,7 @@ bool Sender::Complete(IncomingPacket& packet, std::span<const std::byte> reply, 
     const Placed placed = Place(packet, reply, effects);
     if (placed == Placed::kYes) {
       Publish(effects);
+      Settle();
       return false;
     }
     if (placed == Placed::kBroken) return false;
@@ -248,7 +293,8 @@ void Sender::Flush(Effects& effects) {
 }
 
 void Sender::FlushLocked(Effects& effects) {
-  bool wrote = false;
+  // What was held counts as written: the peer decides by what it can see when we ask it for room.
+  bool wrote = ring_.has_value() && ring_->has_unpublished();
   Outgoing* before = nullptr;  // a packet that stays while completions behind it go out
   for (Outgoing* item = queue_.front(); item != nullptr && !broken_;) {
     Outgoing* const after = item->next;
@@ -287,6 +333,7 @@ void Sender::FlushLocked(Effects& effects) {
       space_bell_requested_ = false;
     }
   }
+  Settle();
 }
 
 Packet* Sender::TakeCompleted(wire::TransactionId id) {

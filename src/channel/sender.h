@@ -23,9 +23,10 @@ namespace kmcl::channel {
 
 struct SenderCounters {
   std::uint64_t packets = 0;
-  std::uint64_t bytes = 0;
   std::uint64_t completions = 0;
+  std::uint64_t bytes = 0;
   std::uint64_t bells = 0;
+  std::uint64_t publications = 0;  // of one packet or several
   std::uint64_t ring_full = 0;
   std::uint64_t transactions_started = 0;
   std::uint64_t transactions_completed = 0;
@@ -74,6 +75,34 @@ class Sender {
   bool Complete(IncomingPacket& packet, std::span<const std::byte> reply, Effects& effects)
       KMCL_EXCLUDES(mutex_);
 
+  // Send and Complete for what is mostly so: the packet goes into the ring at once. `packet`
+  // describes no memory and nobody waits for it; when it wants no completion it stays idle, and the
+  // caller calls its routine, else it may have ended already. With `hold` it may be left to
+  // PublishHeld to show it.
+  enum class Plain : std::uint8_t {
+    kNo,  // nothing has happened: Send and Complete say what is different
+    kPublished,
+    kHeld,
+  };
+  template <bool kWantsCompletion, ring::OutgoingRing::Length kLength>
+  [[nodiscard]] Plain SendPlain(Packet& packet, const std::byte* data, std::uint32_t bytes,
+                                bool hold) KMCL_EXCLUDES(mutex_);
+  [[nodiscard]] Plain CompletePlain(wire::TransactionId id, std::span<const std::byte> reply,
+                                    bool hold) KMCL_EXCLUDES(mutex_);
+  // SendPlain for several, which are shown together. Ends before the first that cannot go this way,
+  // and says how many have gone. Those that want no completion are not idle until the caller makes
+  // them so: one that is given twice goes once.
+  struct PlainSend {
+    Packet* packet = nullptr;
+    const std::byte* data = nullptr;
+    std::uint32_t bytes = 0;
+  };
+  [[nodiscard]] std::uint32_t SendPlainBatch(std::span<const PlainSend> sends,
+                                             bool wants_completion, bool hold, Plain& how)
+      KMCL_EXCLUDES(mutex_);
+  // Shows the peer what was held, and rings.
+  void PublishHeld() KMCL_EXCLUDES(mutex_);
+
   // A completion packet arrived: the packet that waited for it, or nullptr (counted as unexpected).
   Packet* TakeCompleted(wire::TransactionId id) KMCL_EXCLUDES(mutex_);
   // Gives up one packet. False if its completion is already on the way to its owner.
@@ -118,10 +147,23 @@ class Sender {
   void Queue(Outgoing& item, std::span<const std::byte> data) KMCL_REQUIRES(mutex_);
   void FlushLocked(Effects& effects) KMCL_REQUIRES(mutex_);
   void Publish(Effects& effects) KMCL_REQUIRES(mutex_);
+  // What SendPlain does in the lock. False: nothing.
+  template <bool kWantsCompletion, ring::OutgoingRing::Length kLength>
+  bool PlacePlain(Packet& packet, const std::byte* data, std::uint32_t bytes) KMCL_REQUIRES(mutex_);
+  // Whether it stays unpublished. Leaves the lock.
+  bool PublishAndUnlock(bool hold) KMCL_RELEASE(mutex_);
+  [[gnu::cold, gnu::noinline]] void RingAndUnlock() KMCL_RELEASE(mutex_);
+  // What the plain way needs: packets and completions go into the ring and nothing is in front of
+  // them.
+  void Settle() KMCL_REQUIRES(mutex_) {
+    is_plain_ =
+        mode_ == Mode::kRunning && queue_.empty() && !broken_ && !pipe_ && ring_->is_mapped_twice();
+  }
   bool WaitForSpace(const Outgoing& item, Effects& effects) KMCL_REQUIRES(mutex_);
   [[nodiscard]] Result<void> Accept(Packet& packet, bool wants_completion) KMCL_REQUIRES(mutex_);
 
   mutable Mutex mutex_;
+  bool is_plain_ KMCL_GUARDED_BY(mutex_) = false;  // may be false when it need not
   Mode mode_ KMCL_GUARDED_BY(mutex_) = Mode::kDisabled;
   bool pipe_ KMCL_GUARDED_BY(mutex_) = false;
   bool broken_ KMCL_GUARDED_BY(mutex_) = false;
@@ -137,5 +179,71 @@ class Sender {
   std::atomic<bool> has_queued_{false};
   std::atomic<bool> must_poll_{false};
 };
+
+[[gnu::always_inline]] inline bool Sender::PublishAndUnlock(bool hold) {
+  if (hold) [[unlikely]] {
+    // An eighth of the ring is what its reader gives back at a time, too.
+    if (ring_->unpublished_bytes() < ring_->data_bytes() / 8) {
+      mutex_.Unlock();
+      return true;
+    }
+  }
+  ++counters_.publications;
+  if (ring_->PublishWritten() == ring::Bell::kRing) [[unlikely]] {
+    RingAndUnlock();
+  } else {
+    mutex_.Unlock();
+  }
+  return false;
+}
+
+template <bool kWantsCompletion, ring::OutgoingRing::Length kLength>
+[[gnu::always_inline]] inline bool Sender::PlacePlain(Packet& packet, const std::byte* data,
+                                                      std::uint32_t bytes) {
+  constexpr std::uint64_t kKind = ring::OutgoingRing::PlainKind(
+      wire::PacketType::kDataInBand, kWantsCompletion ? wire::kPacketFlagCompletionRequested : 0);
+  const std::uint64_t id =
+      kWantsCompletion ? static_cast<std::uint64_t>(transactions_.next_id()) : 0;
+  if (!is_plain_ || packet.state.load(std::memory_order_relaxed) != Packet::State::kIdle ||
+      !ring_->WritePlain<kLength>(kKind, id, data, bytes)) [[unlikely]] {
+    return false;
+  }
+  ++counters_.packets;
+  counters_.bytes += bytes;
+  packet.wants_completion = kWantsCompletion;
+  if (kWantsCompletion) {
+    ++counters_.transactions_started;
+    transactions_.Enter(packet);
+    packet.state.store(Packet::State::kInFlight, std::memory_order_relaxed);
+  }
+  return true;
+}
+
+template <bool kWantsCompletion, ring::OutgoingRing::Length kLength>
+[[gnu::always_inline]] inline Sender::Plain Sender::SendPlain(Packet& packet, const std::byte* data,
+                                                              std::uint32_t bytes, bool hold) {
+  // Who has to wait can as well go the general way.
+  if (!mutex_.TryLock()) [[unlikely]]
+    return Plain::kNo;
+  if (!PlacePlain<kWantsCompletion, kLength>(packet, data, bytes)) [[unlikely]] {
+    mutex_.Unlock();
+    return Plain::kNo;
+  }
+  return PublishAndUnlock(hold) ? Plain::kHeld : Plain::kPublished;
+}
+
+[[gnu::always_inline]] inline Sender::Plain Sender::CompletePlain(wire::TransactionId id,
+                                                                  std::span<const std::byte> reply,
+                                                                  bool hold) {
+  constexpr std::uint64_t kKind = ring::OutgoingRing::PlainKind(wire::PacketType::kCompletion, 0);
+  mutex_.Lock();
+  if (!is_plain_ || !ring_->WritePlain(kKind, static_cast<std::uint64_t>(id), reply.data(),
+                                       static_cast<std::uint32_t>(reply.size()))) [[unlikely]] {
+    mutex_.Unlock();
+    return Plain::kNo;
+  }
+  ++counters_.completions;
+  return PublishAndUnlock(hold) ? Plain::kHeld : Plain::kPublished;
+}
 
 }  // namespace kmcl::channel

@@ -276,6 +276,22 @@ TEST_F(SenderTest, AFullRingQueuesAsksForABellAndGoesOnInOrder) {
   EXPECT_EQ(ReadAll(), (Lines{"data c", "data d", "completion #77 e"}));
 }
 
+TEST_F(SenderTest, WhatFitsIsShownBeforeTheRestWaits) {
+  Run();
+  Packet& a = NewPacket("a");
+  Packet& b = NewPacket("b");
+  Packet& c = NewPacket("c");
+  Send(a, 3000);
+  EXPECT_EQ(Send(b, 2000), Lines{});
+  EXPECT_EQ(Send(c, 3000), Lines{});
+  EXPECT_EQ(ReadAll(), Lines{"data a"});
+  // The peer frees the space for c only when it has seen b.
+  EXPECT_EQ(Flush(), Lines{"done b success"});
+  EXPECT_EQ(ReadAll(), Lines{"data b"});
+  EXPECT_EQ(Flush(), Lines{"done c success"});
+  EXPECT_EQ(ReadAll(), Lines{"data c"});
+}
+
 TEST_F(SenderTest, SpaceThatCameMeanwhileIsUsedAtOnce) {
   Run();
   Packet& a = NewPacket("a");
@@ -379,6 +395,10 @@ TEST_F(SenderTest, OnlySynchronousPacketsAreAborted) {
   EXPECT_EQ(ReadAll(), Lines{"data? #3 c"});
   sender_.AllowSynchronous();
   EXPECT_EQ(Send(b, 8), Lines{"done b success"});
+  // Its answer comes too late, and nobody ends it for the second time.
+  EXPECT_EQ(sender_.TakeCompleted(wire::TransactionId{2}), nullptr);
+  SetMode(Sender::Mode::kHolding);
+  EXPECT_EQ(CancelAll(), (Lines{"done a removed", "done c removed"}));
 }
 
 TEST_F(SenderTest, AbortingTheLastOneThatWaitedLeavesNothingToFlush) {

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <system_error>
 #include <utility>
 
 #include "cli/main_wait.h"
@@ -25,13 +26,14 @@ constexpr std::size_t kPipeAtom =
     4096;  // PIPE_BUF: a pipe that is writable takes as much without waiting
 constexpr auto kOpenWithin = std::chrono::seconds(10);
 constexpr auto kGoodbyeWithin = std::chrono::seconds(10);
+constexpr std::uint64_t kOne = 1;
 
 BytePipe& Self(VMBCHANNEL channel) {
   return *static_cast<BytePipe*>(VmbChannelGetPointer(channel));
 }
 
 std::string SystemSays(const char* what) {
-  return fmt::format("{}: {}", what, std::strerror(errno));
+  return fmt::format("{}: {}", what, std::generic_category().message(errno));
 }
 
 bool IsRegularFile(int descriptor) {
@@ -39,12 +41,22 @@ bool IsRegularFile(int descriptor) {
   return fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
 }
 
+// Has somebody at its other end who may go away.
+bool HasReader(int descriptor) {
+  struct stat status{};
+  return fstat(descriptor, &status) == 0 && (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode));
+}
+
 }  // namespace
 
 Outcome<std::unique_ptr<BytePipe>> BytePipe::Prepare(const BytePipePlan& plan) {
   std::unique_ptr<BytePipe> self(new BytePipe(plan));
   self->stop_ = eventfd(0, EFD_CLOEXEC);
-  if (self->stop_ < 0) return Fail(kExitFailure, SystemSays("cannot make an eventfd"));
+  self->nudge_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (self->stop_ < 0 || self->nudge_ < 0) {
+    return Fail(kExitFailure, SystemSays("cannot make an eventfd"));
+  }
+  if (HasReader(plan.output)) self->watched_output_ = plan.output;
   return self;
 }
 
@@ -53,6 +65,7 @@ BytePipe::~BytePipe() {
   slots_.clear();
   if (channel_ != nullptr) VmbChannelCleanup(channel_);
   if (stop_ >= 0) close(stop_);
+  if (nudge_ >= 0) close(nudge_);
 }
 
 // ---- The channel.
@@ -143,8 +156,7 @@ Outcome<void> BytePipe::Connect(const ClientBus& bus) {
 void BytePipe::Close() {
   if (std::exchange(closed_, true)) return;
   stopping_.store(true, std::memory_order_release);
-  const std::uint64_t one = 1;
-  if (stop_ >= 0) (void)!write(stop_, &one, sizeof one);
+  if (stop_ >= 0) (void)!write(stop_, &kOne, sizeof kOne);
   {
     const std::lock_guard lock(mutex_);
     changed_.notify_all();
@@ -225,11 +237,32 @@ bool BytePipe::WaitFor(int descriptor, short events) const {
 
 // ---- Out.
 
+bool BytePipe::WaitForInput(int descriptor) {
+  for (;;) {
+    pollfd look[] = {{.fd = descriptor, .events = POLLIN, .revents = 0},
+                     {.fd = stop_, .events = POLLIN, .revents = 0},
+                     {.fd = nudge_, .events = POLLIN, .revents = 0},
+                     {.fd = watched_output_, .events = 0, .revents = 0}};
+    if (poll(look, std::size(look), -1) < 0) continue;
+    if (look[1].revents != 0) return false;
+    if (look[2].revents != 0) {
+      std::uint64_t ignored = 0;
+      (void)!read(nudge_, &ignored, sizeof ignored);
+      continue;
+    }
+    if (look[3].revents != 0) {
+      NoteFailure("cannot write the output: nobody reads it any more");
+      return false;
+    }
+    return true;
+  }
+}
+
 void BytePipe::ReadAndSend() {
   std::vector<std::byte> buffer(kPacketBytes);
   for (;;) {
     Slot* const slot = TakeFreeSlot();
-    if (slot == nullptr || !WaitFor(plan_.input, POLLIN)) return;
+    if (slot == nullptr || !WaitForInput(plan_.input)) return;
     const ssize_t got = read(plan_.input, buffer.data(), buffer.size());
     if (got < 0 && errno != EINTR && errno != EAGAIN) {
       NoteFailure(SystemSays("cannot read the input"));
@@ -254,6 +287,7 @@ void BytePipe::ReadAndSend() {
     sent_end_ = true;
   }
   ConfirmIfBothEnded();
+  (void)WaitForInput(-1);
 }
 
 // Waits for room: a slot is free again when its packet is in the ring. nullptr when all is over.
@@ -328,8 +362,11 @@ void BytePipe::Receive(std::span<const std::byte> bytes) {
 void BytePipe::ReceiveEnd() {
   switch (++empty_packets_) {
     case 1:
-      // Whoever reads our output learns of the end now, not when we go.
+      // Whoever reads our output learns of the end now, not when we go; the thread that watches it
+      // holds it open no longer.
+      watched_output_ = -1;
       if (close(plan_.output) != 0) NoteFailure(SystemSays("cannot write the output"));
+      (void)!write(nudge_, &kOne, sizeof kOne);
       {
         const std::lock_guard lock(mutex_);
         received_end_ = true;

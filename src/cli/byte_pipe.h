@@ -79,8 +79,11 @@ class BytePipe {
   void NoteFailure(std::string message, NTSTATUS status = STATUS_SUCCESS);
   void Finish();
 
-  // The thread that reads.
+  // The thread that reads. It also learns when nobody reads our output any more: there may be nothing
+  // to write for a long time.
   void ReadAndSend();
+  // Waits until there is something to read (-1: for ever). False: Close, or nobody reads the output.
+  bool WaitForInput(int descriptor);
   Slot* TakeFreeSlot();
   bool Send(Slot& slot, std::span<std::byte> bytes);
 
@@ -97,7 +100,9 @@ class BytePipe {
   const BytePipePlan plan_;
   Role role_ = Role::kClient;
   VMBCHANNEL channel_ = nullptr;
-  int stop_ = -1;  // readable from Close on
+  int stop_ = -1;   // readable from Close on
+  int nudge_ = -1;  // readable when watched_output_ has changed
+  std::atomic<int> watched_output_{-1};
   bool closed_ = false;
   std::thread reader_;
   std::vector<std::unique_ptr<Slot>> slots_;

@@ -188,7 +188,7 @@ int RunCat(const CatOptions& options) {
     outcome = Fail(kExitUsage, fmt::format("\"{}\" is no GUID", options.instance));
   } else {
     // A reader of our output that has gone is an error of write, not the end of us.
-    signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGPIPE, SIG_IGN);
     const BytePipePlan plan{.interface_type = *type, .instance = instance};
     outcome =
         options.listen ? CatAsServer(options, plan, details) : CatAsClient(options, plan, details);

@@ -60,8 +60,37 @@ std::string WhyNotOpened(const char* name, NTSTATUS status) {
 
 }  // namespace
 
+const char* WaitName(WaitMode wait) {
+  switch (wait) {
+    case WaitMode::kPoll:
+      return "poll";
+    case WaitMode::kAdaptive:
+      return "adaptive";
+    case WaitMode::kSleep:
+      break;
+  }
+  return "sleep";
+}
+
+WaitMode WaitNamed(const std::string& name) {
+  for (const WaitMode wait : kWaitModes) {
+    if (name == WaitName(wait)) {
+      return wait;
+    }
+  }
+  return WaitMode::kAdaptive;
+}
+
 ULONG SpinMicroseconds(WaitMode wait) {
-  return wait == WaitMode::kPoll ? KMCL_SPIN_FOREVER : KMCL_SPIN_NEVER;
+  switch (wait) {
+    case WaitMode::kPoll:
+      return KMCL_SPIN_FOREVER;
+    case WaitMode::kAdaptive:
+      return KMCL_SPIN_ADAPTIVE;
+    case WaitMode::kSleep:
+      break;
+  }
+  return KMCL_SPIN_NEVER;
 }
 
 Outcome<std::unique_ptr<ClientBus>> ClientBus::Connect(const std::string& named, WaitMode wait) {
@@ -100,7 +129,7 @@ std::vector<KMCL_OFFER> ClientBus::Offers() const {
 
 Outcome<std::unique_ptr<ClientChannel>> ClientChannel::Open(const ClientBus& bus,
                                                             const ClientChannelSettings& settings) {
-  bool offered = false;
+  bool offered = settings.primary != nullptr;  // will be, soon
   for (const KMCL_OFFER& offer : bus.Offers()) {
     offered = offered || offer.InterfaceType == settings.interface_type;
   }
@@ -140,6 +169,9 @@ Outcome<std::unique_ptr<ClientChannel>> ClientChannel::Open(const ClientBus& bus
   if (NT_SUCCESS(status)) {
     status = VmbClientChannelInitSetTargetPnp(self->channel_, &settings.interface_type, nullptr,
                                               on_failure);
+  }
+  if (NT_SUCCESS(status) && settings.primary != nullptr) {
+    status = VmbChannelInitSetPrimaryChannel(self->channel_, settings.primary->handle());
   }
   if (NT_SUCCESS(status)) {
     status = VmbChannelEnable(self->channel_);

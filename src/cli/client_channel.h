@@ -15,8 +15,12 @@
 
 namespace kmcl::cli {
 
-// "poll" and "sleep" of the command line, as KMCL_ENDPOINT_OPTIONS.SpinMicroseconds.
-enum class WaitMode { kSleep, kPoll };
+// How an end waits for packets: a word of the command line, and
+// KMCL_ENDPOINT_OPTIONS.SpinMicroseconds.
+enum class WaitMode { kPoll, kAdaptive, kSleep };
+inline constexpr WaitMode kWaitModes[] = {WaitMode::kPoll, WaitMode::kAdaptive, WaitMode::kSleep};
+const char* WaitName(WaitMode wait);
+WaitMode WaitNamed(const std::string& name);  // one of theirs
 ULONG SpinMicroseconds(WaitMode wait);
 
 class ClientBus {
@@ -24,7 +28,7 @@ class ClientBus {
   // `named` may be empty: then it is the bus of the guest we run in, uio:. Where there is none, a
   // usage failure that names --bus and KMCL_BUS.
   static Outcome<std::unique_ptr<ClientBus>> Connect(const std::string& named,
-                                                     WaitMode wait = WaitMode::kSleep);
+                                                     WaitMode wait = WaitMode::kAdaptive);
   ~ClientBus() { KmclClientDestroy(client_); }
   ClientBus(const ClientBus&) = delete;
   ClientBus& operator=(const ClientBus&) = delete;
@@ -47,7 +51,11 @@ struct FreePacket {
 };
 using PacketHandle = std::unique_ptr<std::remove_pointer_t<VMBPACKET>, FreePacket>;
 
+class ClientChannel;
+
 struct ClientChannelSettings {
+  // A sub-channel of this one, which must outlive it, instead of an offer of the type.
+  const ClientChannel* primary = nullptr;
   GUID interface_type{};
   const char* name = "";  // for messages: "the bus offers no NAME channel"
   UINT32 maximum_packet_bytes = 4096;
@@ -57,8 +65,8 @@ struct ClientChannelSettings {
 
 class ClientChannel {
  public:
-  // Opens the first offer of that type; returns when the channel is Active. Fails as soon as that
-  // cannot happen any more, when interrupted, or after ten seconds.
+  // Opens the first offer of that type, or the first free sub-channel; returns when the channel is
+  // Active. Fails as soon as that cannot happen any more, when interrupted, or after ten seconds.
   static Outcome<std::unique_ptr<ClientChannel>> Open(const ClientBus& bus,
                                                       const ClientChannelSettings& settings);
   // Closes it. The packets must have been freed.

@@ -42,9 +42,11 @@ void ControlConnection::Abort() const { shutdown(socket_.get(), SHUT_RDWR); }
 
 void ControlConnection::FinishWriting() const { shutdown(socket_.get(), SHUT_WR); }
 
-bool ControlConnection::other_end_is_done() const {
-  pollfd end{socket_.get(), POLLRDHUP, 0};
-  return poll(&end, 1, 0) > 0;
+bool ControlConnection::AwaitOtherEndDone(int stop) const {
+  pollfd either[2] = {{socket_.get(), POLLRDHUP, 0}, {stop, POLLIN, 0}};
+  while (poll(either, 2, -1) < 0 && errno == EINTR) {
+  }
+  return either[0].revents != 0;
 }
 
 std::optional<ControlConnection::Line> ControlConnection::Read() {

@@ -28,7 +28,7 @@ class OwnedDescriptor {
   int descriptor_;
 };
 
-// Used by one thread at a time, except for Abort, FinishWriting and other_end_is_done.
+// Used by one thread at a time, except for Abort, FinishWriting and AwaitOtherEndDone.
 class ControlConnection {
  public:
   // Lines longer than `most_bytes` are refused. Owns `socket`.
@@ -48,8 +48,9 @@ class ControlConnection {
   void Abort() const;
   // Nothing is written any more, which the other end can see; it may still answer. Any thread.
   void FinishWriting() const;
-  // The other end writes nothing any more, or has gone. Any thread.
-  bool other_end_is_done() const;
+  // Waits until the other end writes nothing any more, or has gone: true. False when the descriptor
+  // `stop` was readable first. Any thread.
+  bool AwaitOtherEndDone(int stop) const;
 
  private:
   bool Fill();

@@ -6,17 +6,18 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
+#include <system_error>
 #include <utility>
 
 namespace kmcl::cli {
 namespace {
 
-constexpr std::size_t kMostRequestBytes = 64 * 1024;
+constexpr std::size_t kMostRequestBytes = std::size_t{64} * 1024;
 constexpr std::size_t kMostClients = 16;
 
 Failure CannotListen(const std::string& path) {
-  return {kExitFailure, fmt::format("cannot listen at {}: {}", path, std::strerror(errno))};
+  return {kExitFailure,
+          fmt::format("cannot listen at {}: {}", path, std::generic_category().message(errno))};
 }
 
 }  // namespace
@@ -80,8 +81,8 @@ void ControlSocket::Close() {
 void ControlSocket::Accept() {
   for (;;) {
     OwnedDescriptor socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    Reap(false);
     const int why = errno;
+    Reap(false);
     const std::lock_guard lock(mutex_);
     if (closing_) {
       return;
@@ -90,7 +91,8 @@ void ControlSocket::Accept() {
       if (why == EINTR || why == ECONNABORTED) {
         continue;
       }
-      PrintError(fmt::format("the control socket ends: {}\n", std::strerror(why)));
+      PrintError(
+          fmt::format("the control socket ends: {}\n", std::generic_category().message(why)));
       return;
     }
     if (clients_.size() < kMostClients) {
@@ -102,10 +104,11 @@ void ControlSocket::Accept() {
 
 void ControlSocket::Serve(Client& client) {
   while (auto line = client.connection.Read()) {
-    const Request request{
-        .json = Json::parse(line->text, nullptr, false),
-        .descriptor = line->descriptor.get(),
-        .client_is_done = [&client] { return client.connection.other_end_is_done(); }};
+    const Request request{.json = Json::parse(line->text, nullptr, false),
+                          .descriptor = line->descriptor.get(),
+                          .await_client_done = [&client](int stop) {
+                            return client.connection.AwaitOtherEndDone(stop);
+                          }};
     const Json answer = request.json.is_object()
                             ? answer_(request)
                             : Json{{"ok", false}, {"error", "a request is one JSON object"}};

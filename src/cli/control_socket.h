@@ -21,8 +21,9 @@ class ControlSocket {
   struct Request {
     Json json;            // an object
     int descriptor = -1;  // came with it; open until the return
-    // Whether the client has gone, or has said that it will ask no more: it may have lost interest.
-    std::function<bool()> client_is_done;
+    // Waits until the client has gone, or has said that it will ask no more: true, it may have lost
+    // interest. False when the descriptor `stop` was readable first. Any thread, until the return.
+    std::function<bool(int stop)> await_client_done;
   };
   // Answers a request. Called on a thread of the connection's own.
   using Answer = std::function<Json(const Request& request)>;

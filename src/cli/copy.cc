@@ -6,7 +6,7 @@
 
 #include <cerrno>
 #include <chrono>
-#include <cstring>
+#include <system_error>
 
 #include "cli/client_channel.h"
 #include "cli/commands.h"
@@ -35,7 +35,8 @@ class InputFile {
   static Outcome<std::unique_ptr<InputFile>> Open(const std::string& path) {
     const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (descriptor < 0) {
-      return Fail(kExitFailure, fmt::format("cannot open {}: {}", path, std::strerror(errno)));
+      return Fail(kExitFailure,
+                  fmt::format("cannot open {}: {}", path, std::generic_category().message(errno)));
     }
     std::unique_ptr<InputFile> file(new InputFile(descriptor));
     struct stat status {};

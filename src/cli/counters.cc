@@ -27,6 +27,7 @@ constexpr Counter kCounters[] = {
     {"transactions_cancelled", &KMCL_CHANNEL_COUNTERS::TransactionsCancelled},
     {"outstanding", &KMCL_CHANNEL_COUNTERS::Outstanding},
     {"queued", &KMCL_CHANNEL_COUNTERS::Queued},
+    {"publications", &KMCL_CHANNEL_COUNTERS::Publications},
 };
 static_assert(sizeof(KMCL_CHANNEL_COUNTERS) == 8 + sizeof(UINT64) * std::size(kCounters),
               "a counter is missing from the table");

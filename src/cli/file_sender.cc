@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 
 #include "cli/main_wait.h"
 
@@ -114,7 +115,8 @@ Outcome<std::uint32_t> FileSender::ReadChunk(Slot& slot, std::uint64_t offset) {
       continue;
     }
     if (got < 0) {
-      return Fail(kExitFailure, fmt::format("cannot read the file: {}", std::strerror(errno)));
+      return Fail(kExitFailure,
+                  fmt::format("cannot read the file: {}", std::generic_category().message(errno)));
     }
     if (got == 0) {
       return Fail(kExitFailure, "the file became shorter while it was read");
@@ -250,7 +252,8 @@ Failure FileSender::WhyStopped() const {
   if (refusal_) {
     std::string why = devices::FileStatusText(refusal_->status);
     if (refusal_->status == static_cast<std::uint32_t>(FileStatus::kSystem)) {
-      why += fmt::format(": {}", std::strerror(static_cast<int>(refusal_->error_number)));
+      why += fmt::format(": {}",
+                         std::generic_category().message(static_cast<int>(refusal_->error_number)));
     }
     return {kExitFailure, why};
   }

@@ -6,8 +6,8 @@
 
 #include <bit>
 #include <cerrno>
-#include <cstring>
 #include <span>
+#include <system_error>
 
 #include "cli/commands.h"
 #include "cli/main_wait.h"
@@ -35,15 +35,15 @@ void FillRandom(std::span<std::uint64_t> words, std::uint64_t& state) {
 
 int RunGenerate(const GenerateOptions& options) {
   const auto fail = [&](const char* what) {
-    return ReportFailure(
-        "generate", JsonSink{},
-        {kExitFailure, fmt::format("cannot {} {}: {}", what, options.file, std::strerror(errno))});
+    return ReportFailure("generate", JsonSink{},
+                         {kExitFailure, fmt::format("cannot {} {}: {}", what, options.file,
+                                                    std::generic_category().message(errno))});
   };
   const int file = open(options.file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (file < 0) {
     return fail("create");
   }
-  std::vector<std::uint64_t> words(128 * 1024);
+  std::vector<std::uint64_t> words(std::size_t{128} * 1024);
   std::uint64_t state = std::rotl(options.seed, 32) ^ 0x9e3779b97f4a7c15u;
   state += state == 0 ? 1 : 0;  // the generator never leaves 0
   std::uint64_t left = options.bytes;

@@ -8,11 +8,11 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <iostream>
 #include <optional>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -25,7 +25,7 @@
 namespace kmcl::cli {
 namespace {
 
-constexpr std::size_t kMostAnswerBytes = 16 * 1024 * 1024;
+constexpr std::size_t kMostAnswerBytes = std::size_t{16} * 1024 * 1024;
 
 struct GuestOptions {
   JsonSink json;
@@ -48,7 +48,8 @@ Outcome<OwnedDescriptor> Connect(const std::string& path) {
   OwnedDescriptor made(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (made.get() < 0 ||
       connect(made.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) != 0) {
-    return Fail(kExitLost, fmt::format("no machine answers at {}: {}", path, std::strerror(errno)));
+    return Fail(kExitLost, fmt::format("no machine answers at {}: {}", path,
+                                       std::generic_category().message(errno)));
   }
   return made;
 }
@@ -220,8 +221,8 @@ int RunGuest(const GuestOptions& options) {
   if (!options.file.empty()) {
     file = OwnedDescriptor(open(options.file.c_str(), O_RDONLY | O_CLOEXEC));
     if (file.get() < 0) {
-      return fail(
-          {kExitFailure, fmt::format("cannot read {}: {}", options.file, std::strerror(errno))});
+      return fail({kExitFailure, fmt::format("cannot read {}: {}", options.file,
+                                             std::generic_category().message(errno))});
     }
     if (!request.contains("name")) {
       request["name"] = std::filesystem::path(options.file).filename().string();

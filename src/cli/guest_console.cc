@@ -8,8 +8,8 @@
 
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <memory>
+#include <system_error>
 
 namespace kmcl::cli {
 namespace {
@@ -31,7 +31,8 @@ Outcome<std::unique_ptr<GuestConsole>> GuestConsole::Open(const std::string& whe
   } else if (where != "none") {
     console->output_ = open(where.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (console->output_ < 0) {
-      return Fail(kExitFailure, fmt::format("cannot write {}: {}", where, std::strerror(errno)));
+      return Fail(kExitFailure, fmt::format("cannot write {}: {}", where,
+                                            std::generic_category().message(errno)));
     }
     console->owns_output_ = true;
   }
@@ -66,8 +67,8 @@ Outcome<void> GuestConsole::StartInput(std::function<bool(std::span<const std::b
   }
   stop_ = eventfd(0, EFD_CLOEXEC);
   if (stop_ < 0) {
-    return Fail(kExitFailure,
-                fmt::format("no descriptor for the console: {}", std::strerror(errno)));
+    return Fail(kExitFailure, fmt::format("no descriptor for the console: {}",
+                                          std::generic_category().message(errno)));
   }
   termios settings{};
   if (tcgetattr(STDIN_FILENO, &settings) == 0) {

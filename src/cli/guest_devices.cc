@@ -29,11 +29,15 @@ void Guarded(Work work) {
   }
 }
 
-// What follows the name of a device: a heartbeat may have its milliseconds there, and vsock has the
-// place of the host's sockets.
+// What follows the name of a device: a heartbeat may have its milliseconds there, vsock has the
+// place of the host's sockets, and echo may be without its monitor.
 bool TakeValue(GuestDeviceChoice& choice, std::string_view device) {
   const auto equals = device.find('=');
   const bool is_vsock = device.substr(0, equals) == "vsock";
+  if (device.substr(0, equals) == "echo") {
+    choice.echo_unmonitored = device == "echo=unmonitored";
+    return choice.echo_unmonitored || device == "echo";
+  }
   if (equals == std::string_view::npos) {
     return !is_vsock;
   }
@@ -185,9 +189,11 @@ std::expected<void, NTSTATUS> GuestDevices::Offer(GuestDeviceSet& set, std::stri
   PDEVICE_OBJECT const bus = guest.device_object;
   HANDLE const partition = guest.partition;
   if (name == "echo") {
-    // With a monitor: Linux 6.1 opens no other channel from user space.
+    // With a monitor: Linux below 6.10 opens no other channel from user space.
+    using Monitor = devices::EchoDevice::Monitor;
     return keep(set.echo,
-                devices::EchoDevice::Offer(bus, partition, devices::EchoDevice::Monitor::kYes));
+                devices::EchoDevice::Offer(bus, partition,
+                                           choice.echo_unmonitored ? Monitor::kNo : Monitor::kYes));
   }
   if (name == "heartbeat") {
     devices::HeartbeatOptions heartbeat = options_.heartbeat;

@@ -43,6 +43,7 @@ struct GuestDeviceChoice {
   bool vss = false;
   bool fcopy = false;
   bool vsock = false;
+  bool echo_unmonitored = false;
   std::optional<std::chrono::milliseconds> heartbeat_interval;
   std::string vsock_path;
   // The host's part of vsock, which stays while guests come and go: GuestDevices::MakeSockets.

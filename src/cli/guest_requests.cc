@@ -1,10 +1,13 @@
 #include "cli/guest_requests.h"
 
 #include <fmt/format.h>
+#include <sys/eventfd.h>
 
+#include <atomic>
 #include <chrono>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include "devices/sha256.h"
 
@@ -195,6 +198,36 @@ Json ExchangeKeyValues(const GuestDeviceSet& set, const std::string& what, const
   return Refuse(fmt::format("the guest has no \"{}\" in that pool", key));
 }
 
+// Cancels a copy as soon as the client that wanted it has lost interest.
+class Canceller {
+ public:
+  Canceller(devices::GuestFileCopyDevice& device, const ControlSocket::Request& asked)
+      : stop_(eventfd(0, EFD_CLOEXEC)) {
+    if (stop_.get() >= 0) {
+      watching_ = std::thread([this, &device, &asked] {
+        if (asked.await_client_done(stop_.get())) {
+          device.Cancel(cancelled_);
+        }
+      });
+    }
+  }
+  ~Canceller() {
+    if (watching_.joinable()) {
+      (void)eventfd_write(stop_.get(), 1);
+      watching_.join();
+    }
+  }
+  Canceller(const Canceller&) = delete;
+  Canceller& operator=(const Canceller&) = delete;
+
+  const std::atomic<bool>* cancelled() const { return &cancelled_; }
+
+ private:
+  const OwnedDescriptor stop_;
+  std::atomic<bool> cancelled_{false};
+  std::thread watching_;
+};
+
 Json CopyFile(const GuestDeviceSet& set, const ControlSocket::Request& asked) {
   const Json& request = asked.json;
   if (!set.fcopy) {
@@ -205,12 +238,13 @@ Json CopyFile(const GuestDeviceSet& set, const ControlSocket::Request& asked) {
   }
   const std::string name = TextOf(request, "name");
   const std::string directory = TextOf(request, "directory", "/tmp");
+  const Canceller canceller(*set.fcopy, asked);
   const auto copied = set.fcopy->Copy(asked.descriptor,
                                       {.name = name,
                                        .directory = directory,
                                        .overwrite = FlagOf(request, "overwrite"),
                                        .create_directory = FlagOf(request, "create")},
-                                      asked.client_is_done);
+                                      canceller.cancelled());
   if (!copied) {
     return Refuse(devices::GuestFileCopyFailureText(copied.error()));
   }

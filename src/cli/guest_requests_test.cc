@@ -175,15 +175,12 @@ TEST_F(GuestRequestsTest, ACopyIsCancelledWhenItsClientIsDone) {
   ControlConnection connection(Connect(), 1 << 20);
   ASSERT_TRUE(connection.Write(R"({"request": "copy", "name": "there"})", file.get()));
   guest.Answer(guest.Take());
-  const auto chunk = guest.Take();
+  guest.Take();  // a chunk, and hangs
   connection.FinishWriting();
-  guest.Answer(chunk);
-  const auto cancel = guest.Take();
-  EXPECT_EQ(devices::BodyAs<std::uint32_t>(cancel), 3u);
-  guest.Answer(cancel);
   const auto answer = connection.Read();
   ASSERT_TRUE(answer.has_value());
   EXPECT_EQ(Json::parse(answer->text), (Json{{"ok", false}, {"error", "it was cancelled"}}));
+  EXPECT_EQ(devices::BodyAs<std::uint32_t>(guest.Take()), 3u) << "for when it goes on";
 }
 
 TEST_F(GuestRequestsTest, ARequestEndsWhenTheGuestGoes) {

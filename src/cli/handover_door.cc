@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cstring>
 #include <optional>
+#include <system_error>
 
 #include "cli/output.h"
 
@@ -67,7 +68,7 @@ int HandoverDoor::Open() {
     return listener;
   }
   PrintError(fmt::format("vmbus serve: no handover, because of {}: {}\n", path_,
-                         address ? std::strerror(errno) : "its length"));
+                         address ? std::generic_category().message(errno) : "its length"));
   if (listener >= 0) {
     close(listener);
   }
@@ -132,7 +133,7 @@ Outcome<int> KnockAtDoor(const std::string& bus) {
   }
   return Fail(kExitFailure,
               fmt::format("no vmbus serve to take over at {} ({}): start without --handover", bus,
-                          std::strerror(error)));
+                          std::generic_category().message(error)));
 }
 
 }  // namespace kmcl::cli

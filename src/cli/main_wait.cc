@@ -21,8 +21,8 @@ MainWait::MainWait() {
   sigaddset(&taken_, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &taken_, &original_mask_);
   // Whoever read our output may go; a file that reaches a size limit is an error to report.
-  signal(SIGPIPE, SIG_IGN);
-  signal(SIGXFSZ, SIG_IGN);
+  (void)signal(SIGPIPE, SIG_IGN);
+  (void)signal(SIGXFSZ, SIG_IGN);
   std::thread(&MainWait::TakeSignals, this).detach();
 }
 

@@ -8,8 +8,10 @@
 
 #include <array>
 #include <cerrno>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <system_error>
 
 namespace kmcl::cli {
 namespace {
@@ -54,7 +56,8 @@ bool JsonSink::Open() {
   if (!file.empty() && descriptor < 0) {
     descriptor = open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (descriptor < 0) {
-      PrintError(fmt::format("vmbus: cannot write {}: {}\n", file, std::strerror(errno)));
+      PrintError(fmt::format("vmbus: cannot write {}: {}\n", file,
+                             std::generic_category().message(errno)));
     }
   }
   return file.empty() || descriptor >= 0;
@@ -122,7 +125,7 @@ std::string HumanCount(std::uint64_t count) {
 }
 
 std::string HumanRemaining(double seconds) {
-  const auto whole = static_cast<std::uint64_t>(seconds + 0.5);
+  const auto whole = static_cast<std::uint64_t>(std::llround(seconds));
   return fmt::format("{}:{:02}", whole / 60, whole % 60);
 }
 

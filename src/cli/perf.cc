@@ -1,5 +1,6 @@
 // vmbus perf: rates and latencies for a range of packet sizes, polling and sleeping.
 #include <fmt/format.h>
+#include <kmcl/uio.h>
 
 #include "cli/client_channel.h"
 #include "cli/commands.h"
@@ -18,7 +19,7 @@ namespace {
 struct PerfOptions {
   CommonOptions common;
   std::string mode = "both";
-  std::string wait = "both";
+  std::string wait = "all";
   std::vector<std::uint32_t> sizes = {8, 64, 512, 4096, 16384, 65536};
   double seconds = 1;
 };
@@ -31,8 +32,6 @@ struct Cell {
   KMCL_CHANNEL_COUNTERS counters{};
   Json latency_ns;  // round trips only
 };
-
-const char* WaitName(WaitMode wait) { return wait == WaitMode::kPoll ? "poll" : "sleep"; }
 
 Json ToJson(const Cell& cell) {
   Json object = {{"mode", cell.mode},
@@ -55,7 +54,7 @@ std::string Row(const Cell& cell) {
     return cell.latency_ns.is_null() ? std::string("-")
                                      : HumanTime(cell.latency_ns[which].get<double>());
   };
-  return fmt::format("{:<9} {:<6} {:>6} {:>12} {:>12} {:>9} {:>9} {:>10.1f}\n", cell.mode,
+  return fmt::format("{:<9} {:<8} {:>6} {:>12} {:>12} {:>9} {:>9} {:>10.1f}\n", cell.mode,
                      WaitName(cell.wait), cell.bytes,
                      HumanCount(static_cast<std::uint64_t>(cell.packets_per_second)),
                      HumanBytes(cell.packets_per_second * cell.bytes) + "/s", latency("p50"),
@@ -157,13 +156,13 @@ int RunPerf(const PerfOptions& options) {
     Print(fmt::format("both ends {}, {} s a row\n",
                       options.common.bus.empty() ? "started here" : "as the server was started",
                       options.seconds));
-    Print(Bold(fmt::format("{:<9} {:<6} {:>6} {:>12} {:>12} {:>9} {:>9} {:>10}", "mode", "wait",
+    Print(Bold(fmt::format("{:<9} {:<8} {:>6} {:>12} {:>12} {:>9} {:>9} {:>10}", "mode", "wait",
                            "bytes", "packets/s", "payload", "p50", "p99", "bells/1000")) +
           "\n");
   }
   Json results = Json::array();
-  for (const WaitMode wait : {WaitMode::kPoll, WaitMode::kSleep}) {
-    if (options.wait != "both" && options.wait != WaitName(wait)) {
+  for (const WaitMode wait : kWaitModes) {
+    if (options.wait != "all" && options.wait != WaitName(wait)) {
       continue;
     }
     if (const auto done = MeasureAll(options, wait, results); !done) {
@@ -184,7 +183,9 @@ int RunPerf(const PerfOptions& options) {
 void AddPerf(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<PerfOptions>();
   CLI::App* perf = app.add_subcommand(
-      "perf", "Measure rates and latencies; starts a server of its own unless --bus is given");
+      "perf",
+      "Measure rates and latencies: within a guest against its host; else against a server of its "
+      "own, unless --bus is given");
   // Not from KMCL_BUS: a bus that happens to be set would silently change what is measured.
   perf->add_option("--bus", options->common.bus, "Measure against the server of this bus instead")
       ->type_name("ADDRESS");
@@ -192,9 +193,10 @@ void AddPerf(CLI::App& app, Command& chosen) {
   perf->add_option("--mode", options->mode, "stream (one way), roundtrip or both")
       ->capture_default_str()
       ->check(CLI::IsMember({"stream", "roundtrip", "both"}));
-  perf->add_option("--wait", options->wait, "How the ends wait for packets: poll, sleep or both")
+  perf->add_option("--wait", options->wait,
+                   "How the ends wait for packets: poll, adaptive, sleep or all")
       ->capture_default_str()
-      ->check(CLI::IsMember({"poll", "sleep", "both"}));
+      ->check(CLI::IsMember({"poll", "adaptive", "sleep", "all"}));
   perf->add_option("--sizes", options->sizes, "Payload sizes in bytes, 8 to 65536")
       ->delimiter(',')
       ->capture_default_str()
@@ -204,6 +206,9 @@ void AddPerf(CLI::App& app, Command& chosen) {
       ->check(CLI::Range(0.01, 3600.0));
   perf->footer("\nExample:\n  vmbus perf --mode roundtrip --sizes 64,4096 --wait poll");
   perf->callback([perf, options, &chosen] {
+    if (options->common.bus.empty() && KmclUioIsPresent()) {
+      options->common.bus = "uio:";
+    }
     // The rings that a guest's kernel makes are too small for the largest packet.
     if (perf->count("--sizes") == 0 && options->common.bus.starts_with("uio:")) {
       options->sizes.pop_back();

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <system_error>
 
 #include "cli/main_wait.h"
 
@@ -69,24 +70,19 @@ Outcome<std::unique_ptr<PrivateServer>> PrivateServer::Start(WaitMode wait) {
       std::string(temporary != nullptr && *temporary != '\0' ? temporary : "/tmp") +
       "/vmbus-XXXXXX";
   if (mkdtemp(directory.data()) == nullptr) {
-    return Fail(kExitFailure,
-                fmt::format("cannot make a temporary directory: {}", std::strerror(errno)));
+    return Fail(kExitFailure, fmt::format("cannot make a temporary directory: {}",
+                                          std::generic_category().message(errno)));
   }
   std::unique_ptr<PrivateServer> self(new PrivateServer(directory, -1));
   std::array<int, 2> ready{};
   const int quiet = open("/dev/null", O_RDWR | O_CLOEXEC);
   if (quiet < 0 || pipe2(ready.data(), O_CLOEXEC) != 0) {
-    return Fail(kExitFailure, fmt::format("cannot start a server: {}", std::strerror(errno)));
+    return Fail(kExitFailure,
+                fmt::format("cannot start a server: {}", std::generic_category().message(errno)));
   }
-  std::array<std::string, 9> words = {"vmbus",
-                                      "serve",
-                                      "--echo",
-                                      "--bus",
-                                      self->address_,
-                                      "--wait",
-                                      wait == WaitMode::kPoll ? "poll" : "sleep",
-                                      "--ready-fd",
-                                      std::to_string(ready[1])};
+  std::array<std::string, 9> words = {"vmbus",        "serve",        "--echo",
+                                      "--bus",        self->address_, "--wait",
+                                      WaitName(wait), "--ready-fd",   std::to_string(ready[1])};
   std::array<char*, words.size() + 1> arguments{};
   for (std::size_t i = 0; i < words.size(); ++i) {
     arguments[i] = words[i].data();

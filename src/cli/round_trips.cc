@@ -27,20 +27,21 @@ void FillPattern(std::vector<std::byte>& payload, std::uint64_t seed) {
 
 }  // namespace
 
-RoundTrips::RoundTrips(ClientChannel& channel, const RoundTripPlan& plan)
-    : channel_(channel), plan_(plan) {
+RoundTrips::RoundTrips(std::span<ClientChannel* const> channels, const RoundTripPlan& plan)
+    : channels_(channels.begin(), channels.end()), plan_(plan) {
   if (plan.keep_log) {
     log_.emplace(plan.count);
   }
 }
 
-Outcome<std::unique_ptr<RoundTrips>> RoundTrips::Prepare(ClientChannel& channel,
+Outcome<std::unique_ptr<RoundTrips>> RoundTrips::Prepare(std::span<ClientChannel* const> channels,
                                                          const RoundTripPlan& plan) {
-  std::unique_ptr<RoundTrips> self(new RoundTrips(channel, plan));
-  for (std::uint32_t i = 0; i < plan.window; ++i) {
+  std::unique_ptr<RoundTrips> self(new RoundTrips(channels, plan));
+  for (std::size_t i = 0; i < plan.window * channels.size(); ++i) {
     auto slot = std::make_unique<Slot>();
     slot->owner = self.get();
-    slot->packet.reset(VmbPacketAllocate(channel.handle()));
+    slot->channel = channels[i % channels.size()];
+    slot->packet.reset(VmbPacketAllocate(slot->channel->handle()));
     if (!slot->packet) {
       return Fail(kExitFailure, "no memory for packets", STATUS_INSUFFICIENT_RESOURCES);
     }
@@ -68,6 +69,18 @@ void RoundTrips::Start() {
   }
 }
 
+bool RoundTrips::AnyLost() const {
+  return std::ranges::any_of(channels_, [](const ClientChannel* each) { return each->lost(); });
+}
+
+std::uint64_t RoundTrips::completed(const ClientChannel& channel) const {
+  std::uint64_t sum = 0;
+  for (const auto& slot : slots_) {
+    sum += slot->channel == &channel ? slot->completed : 0;
+  }
+  return sum;
+}
+
 bool RoundTrips::Done() const {
   if (in_flight_.load(std::memory_order_acquire) > 0) {
     return false;
@@ -85,8 +98,8 @@ bool RoundTrips::WaitForEnd(std::chrono::milliseconds at_most) {
   if (plan_.interval.count() > 0 && !stopping_.load(std::memory_order_acquire)) {
     until = std::min(until, next_send_);
   }
-  wait.UntilTime(until, [this] { return channel_.lost() || Done(); });
-  if (channel_.lost() || wait.interrupted()) {
+  wait.UntilTime(until, [this] { return AnyLost() || Done(); });
+  if (AnyLost() || wait.interrupted()) {
     stopping_.store(true, std::memory_order_release);
     return true;
   }
@@ -168,13 +181,14 @@ void RoundTrips::Complete(Slot& slot, NTSTATUS status, const std::byte* answer,
     log_->OnEnded(slot.index, NT_SUCCESS(status));
   }
   if (NT_SUCCESS(status)) {
+    ++slot.completed;
     latencies_.Record(static_cast<std::uint64_t>((now - slot.sent).count()));
     if (answer_bytes < slot.payload.size() ||
         std::memcmp(answer, slot.payload.data(), slot.payload.size()) != 0) {
       mismatches_.fetch_add(1, std::memory_order_relaxed);
     }
   } else {
-    channel_.NoteStatus(status);
+    slot.channel->NoteStatus(status);
     stopping_.store(true, std::memory_order_release);
   }
   last_end_ns_.store((now - started_).count(), std::memory_order_relaxed);

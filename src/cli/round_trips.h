@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "cli/client_channel.h"
@@ -20,7 +21,7 @@ namespace kmcl::cli {
 
 struct RoundTripPlan {
   std::uint32_t packet_bytes = 64;        // payload with the echo header: at least 8
-  std::uint32_t window = 1;               // transactions in flight
+  std::uint32_t window = 1;               // transactions in flight, on each channel
   std::uint64_t count = UINT64_MAX;       // how many
   std::chrono::nanoseconds at_most{0};    // 0: no limit
   std::chrono::microseconds interval{0};  // between two sends; 0: as fast as they come back
@@ -29,9 +30,15 @@ struct RoundTripPlan {
 
 class RoundTrips {
  public:
-  // `channel` is open and outlives this.
-  static Outcome<std::unique_ptr<RoundTrips>> Prepare(ClientChannel& channel,
+  // `channels`: one, or a primary and its sub-channels, which share the count. They are open, of
+  // one bus with one dispatch thread, and outlive this.
+  static Outcome<std::unique_ptr<RoundTrips>> Prepare(std::span<ClientChannel* const> channels,
                                                       const RoundTripPlan& plan);
+  static Outcome<std::unique_ptr<RoundTrips>> Prepare(ClientChannel& channel,
+                                                      const RoundTripPlan& plan) {
+    ClientChannel* const channels[] = {&channel};
+    return Prepare(channels, plan);
+  }
 
   // Returns when all transactions have ended, the time is up and those in flight have ended, the
   // channel was lost, or the user interrupted. `tick` runs on the main thread, ten times a second.
@@ -46,6 +53,7 @@ class RoundTrips {
   std::uint64_t ended() const { return ended_.load(std::memory_order_acquire); }
   // Final once the channel was closed.
   std::uint64_t completed() const { return latencies_.count(); }
+  std::uint64_t completed(const ClientChannel& channel) const;
   std::uint64_t mismatches() const { return mismatches_.load(std::memory_order_relaxed); }
   const LatencyHistogram& latencies() const { return latencies_; }
   std::optional<TransactionSums> Sums() const;
@@ -58,14 +66,16 @@ class RoundTrips {
   // One transaction at a time. Written by whoever sends it, read by its completion.
   struct Slot {
     RoundTrips* owner = nullptr;
+    ClientChannel* channel = nullptr;
     PacketHandle packet;
     std::vector<std::byte> payload;
     std::uint64_t index = 0;
+    std::uint64_t completed = 0;
     Clock::time_point sent{};
     std::atomic<bool> in_flight{false};
   };
 
-  RoundTrips(ClientChannel& channel, const RoundTripPlan& plan);
+  RoundTrips(std::span<ClientChannel* const> channels, const RoundTripPlan& plan);
   static VOID OnCompletion(VMBPACKET packet, NTSTATUS status, PVOID buffer, UINT32 buffer_bytes);
   void Start();
   bool WaitForEnd(std::chrono::milliseconds at_most);
@@ -73,8 +83,9 @@ class RoundTrips {
   void Complete(Slot& slot, NTSTATUS status, const std::byte* answer, std::size_t answer_bytes);
   void SendOnTime();
   bool Done() const;
+  bool AnyLost() const;
 
-  ClientChannel& channel_;
+  const std::vector<ClientChannel*> channels_;
   const RoundTripPlan plan_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::optional<TransactionLog> log_;

@@ -11,6 +11,7 @@
 #include <map>
 #include <mutex>
 #include <span>
+#include <system_error>
 #include <vector>
 
 #include "cli/client_channel.h"
@@ -32,7 +33,7 @@ struct ServeOptions {
   bool echo = false;
   bool file = false;
   std::string directory = ".";
-  std::string wait = "sleep";
+  std::string wait = "adaptive";
   int ready_descriptor = -1;
   bool handover = false;
 };
@@ -410,14 +411,13 @@ int RunServe(ServeOptions options) {
   const Directory directory(options.file ? options.directory : "/");
   if (directory.descriptor() < 0) {
     return fail({kExitFailure, fmt::format("cannot open the directory {}: {}", options.directory,
-                                           std::strerror(errno))});
+                                           std::generic_category().message(errno))});
   }
 
   Partitions partitions(options, directory.descriptor());
   KMCL_ENDPOINT_OPTIONS endpoint;
   KmclEndpointOptionsInit(&endpoint);
-  endpoint.SpinMicroseconds =
-      SpinMicroseconds(options.wait == "poll" ? WaitMode::kPoll : WaitMode::kSleep);
+  endpoint.SpinMicroseconds = SpinMicroseconds(WaitNamed(options.wait));
   endpoint.Context = &partitions;
   endpoint.PartitionArrived = [](PVOID context, KMCL_SERVER server, HANDLE partition) {
     Guarded([&] { static_cast<Partitions*>(context)->Arrive(server, partition); });
@@ -471,9 +471,9 @@ void AddServe(CLI::App& app, Command& chosen) {
   serve->add_option("--directory", options->directory, "Where the file device stores files")
       ->capture_default_str()
       ->type_name("DIR");
-  serve->add_option("--wait", options->wait, "How this end waits for packets: poll or sleep")
+  serve->add_option("--wait", options->wait, "How to wait for packets: poll, adaptive or sleep")
       ->capture_default_str()
-      ->check(CLI::IsMember({"poll", "sleep"}));
+      ->check(CLI::IsMember({"poll", "adaptive", "sleep"}));
   serve
       ->add_option(
           "--ready-fd", options->ready_descriptor,

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -54,7 +55,8 @@ Outcome<std::vector<std::byte>> ReadFile(const std::string& path) {
     if (descriptor >= 0) {
       close(descriptor);
     }
-    return Fail(kExitFailure, fmt::format("cannot read {}: {}", path, std::strerror(why)));
+    return Fail(kExitFailure,
+                fmt::format("cannot read {}: {}", path, std::generic_category().message(why)));
   }
   if (!S_ISREG(about.st_mode) || static_cast<std::uint64_t>(about.st_size) >= kLimit) {
     close(descriptor);

@@ -31,18 +31,22 @@ std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> EchoDevice::Offer(PDEVICE_O
 }
 
 std::expected<std::vector<std::byte>, NTSTATUS> EchoDevice::Save() {
+  family_->Stop();
   const auto channel = SaveServerChannel(channel_.get());
   if (!channel) {
     return std::unexpected(channel.error());
   }
-  const SavedEcho own{packets_, bytes_, open_ ? 1U : 0U};
+  const SavedEcho own{counter_.packets(), counter_.bytes(), open_ ? 1U : 0U};
   const auto head = std::as_bytes(std::span(&own, 1));
   std::vector<std::byte> saved(head.begin(), head.end());
   saved.insert(saved.end(), channel->begin(), channel->end());
   return saved;
 }
 
-void EchoDevice::Resume() { VmbChannelStart(channel_.get()); }
+void EchoDevice::Resume() {
+  family_->Resume();
+  VmbChannelStart(channel_.get());
+}
 
 std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> EchoDevice::Restore(
     PDEVICE_OBJECT device_object, HANDLE partition, std::span<const std::byte> saved) {
@@ -55,8 +59,7 @@ std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> EchoDevice::Restore(
   if (!device) {
     return device;
   }
-  (*device)->packets_ = own.packets;
-  (*device)->bytes_ = own.bytes;
+  (*device)->counter_ = EchoCounter(own.packets, own.bytes);
   (*device)->goes_on_ = own.open != 0;
   const NTSTATUS status =
       RestoreServerChannel((*device)->channel_.get(), saved.subspan(sizeof(own)));
@@ -84,10 +87,21 @@ std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> EchoDevice::Make(PDEVICE_OB
     return std::unexpected(channel.error());
   }
   device->channel_ = std::move(*channel);
+  device->family_ =
+      EchoFamily::Make(device_object, partition, device->channel_.get(), settings.monitored);
+  if (!device->family_) {
+    return std::unexpected(STATUS_INSUFFICIENT_RESOURCES);
+  }
   return device;
 }
 
 KMCL_CHANNEL_COUNTERS EchoDevice::Revoke() {
+  if (family_) {
+    family_->Stop();
+  }
+  if (!channel_) {
+    return {};
+  }
   VmbChannelDisable(channel_.get());
   return QueryCounters(channel_.get());
 }
@@ -96,47 +110,26 @@ NTSTATUS EchoDevice::OnOpened(VMBCHANNEL channel) {
   auto* self = static_cast<EchoDevice*>(VmbChannelGetPointer(channel));
   self->open_ = true;
   if (!std::exchange(self->goes_on_, false)) {
-    self->packets_ = 0;
-    self->bytes_ = 0;
+    self->counter_ = {};
   }
   return STATUS_SUCCESS;
 }
 
 VOID EchoDevice::OnClosed(VMBCHANNEL channel) {
-  static_cast<EchoDevice*>(VmbChannelGetPointer(channel))->open_ = false;
+  auto* self = static_cast<EchoDevice*>(VmbChannelGetPointer(channel));
+  self->open_ = false;
+  self->family_->Withdraw();
 }
 
 VOID EchoDevice::OnPacket(VMBCHANNEL channel, VMBPACKETCOMPLETION packet, PVOID buffer,
                           UINT32 buffer_bytes, UINT32 /*flags*/) {
-  static_cast<EchoDevice*>(VmbChannelGetPointer(channel))
-      ->Answer(packet, static_cast<const std::byte*>(buffer), buffer_bytes);
-}
-
-// The completion is built whether or not one was asked: KMCL drops it when not.
-void EchoDevice::Answer(VMBPACKETCOMPLETION packet, const std::byte* bytes, UINT32 byte_count) {
-  EchoHeader header;
-  if (byte_count >= sizeof(header)) {
-    std::memcpy(&header, bytes, sizeof(header));
+  auto* self = static_cast<EchoDevice*>(VmbChannelGetPointer(channel));
+  const auto* bytes = static_cast<const std::byte*>(buffer);
+  if (const auto wanted = WantedSubchannels(bytes, buffer_bytes)) {
+    self->family_->Request(packet, *wanted);
+  } else {
+    self->counter_.Answer(packet, bytes, buffer_bytes);
   }
-  const bool fits = byte_count >= sizeof(header) && header.bytes <= byte_count - sizeof(header);
-
-  if (fits && header.kind == static_cast<std::uint32_t>(EchoKind::kData)) {
-    ++packets_;
-    bytes_ += sizeof(header) + header.bytes;
-    VmbChannelPacketComplete(packet, const_cast<std::byte*>(bytes),
-                             static_cast<UINT32>(sizeof(header)) + header.bytes);
-    return;
-  }
-  if (fits && header.kind == static_cast<std::uint32_t>(EchoKind::kCount)) {
-    EchoCounts counts;
-    counts.header = {header.kind, sizeof(counts) - sizeof(header)};
-    counts.packets = packets_;
-    counts.bytes = bytes_;
-    VmbChannelPacketComplete(packet, &counts, sizeof(counts));
-    return;
-  }
-  EchoHeader refusal{static_cast<std::uint32_t>(EchoKind::kRefused), 0};
-  VmbChannelPacketComplete(packet, &refusal, sizeof(refusal));
 }
 
 }  // namespace kmcl::devices

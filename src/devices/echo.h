@@ -1,5 +1,5 @@
-// The echo device: the server's end of one echo channel (echo_protocol.h), for trying and measuring
-// a bus.
+// The echo device: the server's end of an echo channel and of the sub-channels that its client asks
+// for (echo_protocol.h), for trying and measuring a bus.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,8 @@
 #include <span>
 #include <vector>
 
+#include "devices/echo_counter.h"
+#include "devices/echo_family.h"
 #include "devices/echo_protocol.h"
 #include "devices/server_channel.h"
 
@@ -25,14 +27,19 @@ class EchoDevice {
                                                                     Monitor monitor = Monitor::kNo);
 
   // Saving: the device holds still until Resume, or goes. Restore makes one of it elsewhere; a
-  // status of KMCL's, or STATUS_DATA_ERROR.
+  // status of KMCL's, or STATUS_DATA_ERROR. Sub-channels are not saved but revoked: the client may
+  // ask for them again.
   std::expected<std::vector<std::byte>, NTSTATUS> Save();
   void Resume();
   static std::expected<std::unique_ptr<EchoDevice>, NTSTATUS> Restore(
       PDEVICE_OBJECT device_object, HANDLE partition, std::span<const std::byte> saved);
 
-  // Revokes the offer and waits until the channel is torn down. The counts are final.
+  // Revokes the offers and waits until the channels are torn down. The counts, which are the
+  // primary's, are final.
   KMCL_CHANNEL_COUNTERS Revoke();
+  ~EchoDevice() { Revoke(); }
+  EchoDevice(const EchoDevice&) = delete;
+  EchoDevice& operator=(const EchoDevice&) = delete;
 
  private:
   EchoDevice() = default;
@@ -43,16 +50,17 @@ class EchoDevice {
   static VOID OnClosed(VMBCHANNEL channel);
   static VOID OnPacket(VMBCHANNEL channel, VMBPACKETCOMPLETION packet, PVOID buffer,
                        UINT32 buffer_bytes, UINT32 flags);
-  void Answer(VMBPACKETCOMPLETION packet, const std::byte* bytes, UINT32 byte_count);
 
-  // The delivery thread's. KMCL delivers the packets of one channel one after another.
-  std::uint64_t packets_ = 0;
-  std::uint64_t bytes_ = 0;
+  // The delivery thread's.
+  EchoCounter counter_;
   // The state callbacks'.
   bool open_ = false;
   bool goes_on_ = false;  // the next open is a restored one: keep counting
 
-  ChannelHandle channel_;  // last: torn down before the members that its callbacks use
+  // In this order: sub-channels are cleaned up before their primary, which was revoked before, as
+  // its callbacks use all this.
+  ChannelHandle channel_;
+  std::unique_ptr<EchoFamily> family_;
 };
 
 }  // namespace kmcl::devices

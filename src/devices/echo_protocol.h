@@ -6,8 +6,16 @@
 //   client sends            with a completion asked           without
 //   kData + n bytes     completed with the same bytes     counted
 //   kCount              completed with EchoCounts         nothing
+//   kSubchannels        completed with EchoSubchannels    the same is done
 //
 // A packet that is none of these is completed with a lone header of kind kRefused.
+//
+// Sub-channels, as network cards have them. The primary channel's client asks how many it wants;
+// the device offers them under its own class and instance with the indices 1, 2, ..., and answers
+// how many there are now, which may be fewer. Their offers arrive in their own time, before or
+// after the answer. On each the same protocol is spoken, with counts of its own, but for
+// kSubchannels. They stand until the primary closes. One request at a time: the next one is refused
+// until the first was answered.
 #pragma once
 
 #include <kmcl/kmcl.h>
@@ -32,6 +40,7 @@ enum class EchoKind : std::uint32_t {
   kData = 1,
   kCount = 2,
   kRefused = 3,
+  kSubchannels = 4,
 };
 
 struct EchoHeader {
@@ -40,12 +49,22 @@ struct EchoHeader {
 };
 static_assert(sizeof(EchoHeader) == 8);
 
-// The data packets that were delivered since the channel was opened, completed ones included.
+// The data packets that were delivered on this channel since it was opened, completed ones
+// included.
 struct EchoCounts {
   EchoHeader header;
   std::uint64_t packets = 0;
   std::uint64_t bytes = 0;  // exact lengths, headers included
 };
 static_assert(sizeof(EchoCounts) == 24 && offsetof(EchoCounts, packets) == 8);
+
+inline constexpr std::uint32_t kEchoMaximumSubchannels = 32;
+
+// The request: how many are wanted. The answer: how many are offered.
+struct EchoSubchannels {
+  EchoHeader header;
+  std::uint32_t count = 0;
+};
+static_assert(sizeof(EchoSubchannels) == 12);
 
 }  // namespace kmcl::devices

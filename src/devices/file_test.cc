@@ -112,10 +112,13 @@ TEST_F(FileTest, RefusesMalformedRequests) {
   EXPECT_EQ(ReadAs<FileReply>(client_->Request({})).status,
             static_cast<std::uint32_t>(FileStatus::kMalformed));
   EXPECT_EQ(StatusOf(static_cast<FileRequestKind>(99), 0), FileStatus::kMalformed);
-  // Claims more bytes than came.
-  const auto request = RequestOf(FileRequestKind::kBegin, 0, 1000);
-  EXPECT_EQ(ReadAs<FileReply>(client_->Request(Packet(request, "name"))).status,
-            static_cast<std::uint32_t>(FileStatus::kMalformed));
+  // Claims more bytes than came: four, which a ring rounds up to eight.
+  for (const std::size_t claimed : {9, 16, 24, 1000}) {
+    const auto request = RequestOf(FileRequestKind::kBegin, 0, claimed);
+    EXPECT_EQ(ReadAs<FileReply>(client_->Request(Packet(request, "name"))).status,
+              static_cast<std::uint32_t>(FileStatus::kMalformed))
+        << claimed;
+  }
   EXPECT_EQ(EntryCount(), 0u);
 }
 

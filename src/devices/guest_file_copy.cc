@@ -114,9 +114,9 @@ std::string GuestFileCopyFailureText(const GuestFileCopyFailure& failure) {
     case Kind::kName:
       return "the name or the directory is empty, too long, or not a plain name";
     case Kind::kRead:
-      return failure.error_number != 0
-                 ? std::string("the file cannot be read: ") + std::strerror(failure.error_number)
-                 : "the file became shorter while it was copied";
+      return failure.error_number != 0 ? std::string("the file cannot be read: ") +
+                                             std::generic_category().message(failure.error_number)
+                                       : "the file became shorter while it was copied";
     case Kind::kBusy:
       return "another file is being copied";
     case Kind::kCancelled:
@@ -137,9 +137,12 @@ std::expected<std::unique_ptr<GuestFileCopyDevice>, NTSTATUS> GuestFileCopyDevic
 }
 
 std::expected<void, GuestFileCopyFailure> GuestFileCopyDevice::Ask(
-    std::uint64_t agreement, const std::vector<std::byte>& body,
+    std::uint64_t agreement, const std::vector<std::byte>& body, const std::atomic<bool>* cancelled,
     std::chrono::milliseconds timeout) {
-  const auto reply = channel_->Ask(agreement, [&body] { return body; }, timeout);
+  const auto reply = channel_->Ask(agreement, [&body] { return body; }, timeout, cancelled);
+  if (!reply && reply.error().kind == IntegrationFailure::Kind::kGivenUp) {
+    return std::unexpected(GuestFileCopyFailure{Kind::kCancelled, {}, 0});
+  }
   if (!reply) {
     return std::unexpected(OfGuest(reply.error()));
   }
@@ -151,7 +154,7 @@ std::expected<void, GuestFileCopyFailure> GuestFileCopyDevice::Ask(
 }
 
 std::expected<GuestFileCopied, GuestFileCopyFailure> GuestFileCopyDevice::Copy(
-    int descriptor, const GuestFile& file, const std::function<bool()>& is_cancelled,
+    int descriptor, const GuestFile& file, const std::atomic<bool>* cancelled,
     std::chrono::milliseconds timeout) {
   const std::unique_lock turn(copying_, std::try_to_lock);
   if (!turn) {
@@ -182,26 +185,26 @@ std::expected<GuestFileCopied, GuestFileCopyFailure> GuestFileCopyDevice::Copy(
   Put(start, kFileBytesOffset, bytes);
   // Not cancelled when it is refused: there is nothing to remove but, perhaps, a file of that name
   // that was there before.
-  if (const auto started = Ask(agreement->number, start, timeout); !started) {
+  if (const auto started = Ask(agreement->number, start, cancelled, timeout); !started) {
     return std::unexpected(started.error());
   }
-  auto copied = Transfer(agreement->number, descriptor, bytes, is_cancelled, timeout);
+  auto copied = Transfer(agreement->number, descriptor, bytes, cancelled, timeout);
   if (!copied) {
-    (void)Ask(agreement->number, NewBody(kHeaderBytes, Operation::kCancel), timeout);
+    // Who has cancelled does not wait for a guest that may be stuck.
+    const bool is_cancelled = copied.error().kind == Kind::kCancelled;
+    (void)Ask(agreement->number, NewBody(kHeaderBytes, Operation::kCancel), nullptr,
+              is_cancelled ? 0ms : timeout);
   }
   return copied;
 }
 
 std::expected<GuestFileCopied, GuestFileCopyFailure> GuestFileCopyDevice::Transfer(
     std::uint64_t agreement, int descriptor, std::uint64_t bytes,
-    const std::function<bool()>& is_cancelled, std::chrono::milliseconds timeout) {
+    const std::atomic<bool>* cancelled, std::chrono::milliseconds timeout) {
   GuestFileCopied copied;
   Sha256 hash;
   auto body = NewBody(kWriteBytes, Operation::kWrite);
   while (copied.bytes < bytes) {
-    if (is_cancelled && is_cancelled()) {
-      return std::unexpected(GuestFileCopyFailure{Kind::kCancelled, {}, 0});
-    }
     const auto chunk = std::span(body).subspan(
         kDataOffset,
         static_cast<std::size_t>(std::min<std::uint64_t>(kChunkBytes, bytes - copied.bytes)));
@@ -211,12 +214,13 @@ std::expected<GuestFileCopied, GuestFileCopyFailure> GuestFileCopyDevice::Transf
     hash.Update(chunk);
     Put(body, kOffsetOffset, copied.bytes);
     Put(body, kChunkBytesOffset, static_cast<std::uint32_t>(chunk.size()));
-    if (const auto written = Ask(agreement, body, timeout); !written) {
+    if (const auto written = Ask(agreement, body, cancelled, timeout); !written) {
       return std::unexpected(written.error());
     }
     copied.bytes += chunk.size();
   }
-  if (const auto complete = Ask(agreement, NewBody(kHeaderBytes, Operation::kComplete), timeout);
+  if (const auto complete =
+          Ask(agreement, NewBody(kHeaderBytes, Operation::kComplete), cancelled, timeout);
       !complete) {
     return std::unexpected(complete.error());
   }

@@ -2,10 +2,10 @@
 // reference 1.8). The guest stores it with a daemon in its user space.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <expected>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -65,12 +65,16 @@ class GuestFileCopyDevice {
   ~GuestFileCopyDevice() = default;
 
   // Copies the regular file `descriptor` from its beginning, at the length that it has now. Blocks,
-  // at most `timeout` for each chunk of 6 KiB. `is_cancelled`, unless empty, is asked before each
-  // chunk and ends the copy by saying true; the guest then removes what it has, as it does after a
-  // failure.
+  // at most `timeout` for each chunk of 6 KiB. After a failure the guest is told to remove what it
+  // has. `cancelled`, unless null, is the flag by which Cancel ends this copy, at once: a guest
+  // that does not answer at that moment finds the word to remove the file when it does. Only if it
+  // had not even said yes to the file there is no such word, as the file could be another one, and
+  // an empty one may stay.
   std::expected<GuestFileCopied, GuestFileCopyFailure> Copy(
-      int descriptor, const GuestFile& file, const std::function<bool()>& is_cancelled = {},
+      int descriptor, const GuestFile& file, const std::atomic<bool>* cancelled = nullptr,
       std::chrono::milliseconds timeout = kTimeout);
+  // Before that copy, or while it runs, on another thread.
+  void Cancel(std::atomic<bool>& cancelled) { channel_->GiveUp(cancelled); }
 
   IntegrationStatus Status() const { return channel_->Status(); }
   // Lets Copy return, for good.
@@ -82,10 +86,12 @@ class GuestFileCopyDevice {
   GuestFileCopyDevice() = default;
   std::expected<void, GuestFileCopyFailure> Ask(std::uint64_t agreement,
                                                 const std::vector<std::byte>& body,
+                                                const std::atomic<bool>* cancelled,
                                                 std::chrono::milliseconds timeout);
-  std::expected<GuestFileCopied, GuestFileCopyFailure> Transfer(
-      std::uint64_t agreement, int descriptor, std::uint64_t bytes,
-      const std::function<bool()>& is_cancelled, std::chrono::milliseconds timeout);
+  std::expected<GuestFileCopied, GuestFileCopyFailure> Transfer(std::uint64_t agreement,
+                                                                int descriptor, std::uint64_t bytes,
+                                                                const std::atomic<bool>* cancelled,
+                                                                std::chrono::milliseconds timeout);
 
   std::mutex copying_;  // held for the time of a copy; never waited for
   std::unique_ptr<IntegrationChannel> channel_;

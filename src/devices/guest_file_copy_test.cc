@@ -38,9 +38,8 @@ class GuestFileCopyTest : public testing::Test {
   }
   auto CopyLater(const HostFile& file, const std::atomic<bool>* cancelled = nullptr) {
     return std::async(std::launch::async, [this, &file, cancelled] {
-      return device_->Copy(
-          file.descriptor(), {.name = "täst", .directory = "/tmp"},
-          [cancelled] { return cancelled != nullptr && cancelled->load(); }, 10s);
+      return device_->Copy(file.descriptor(), {.name = "täst", .directory = "/tmp"}, cancelled,
+                           10s);
     });
   }
   Bytes Expect(std::uint32_t operation, std::size_t bytes, std::uint32_t status = 0) {
@@ -134,11 +133,30 @@ TEST_F(GuestFileCopyTest, CancelsWhenAskedTo) {
   std::atomic<bool> cancelled = false;
   auto result = CopyLater(file, &cancelled);
   Expect(0, 1088);
-  const auto chunk = guest_.Take();
-  cancelled = true;
-  guest_.Answer(chunk);
-  Expect(3, 36);
+  guest_.Take();  // a chunk, and does not answer
+  device_->Cancel(cancelled);
   EXPECT_EQ(result.get().error().kind, Kind::kCancelled);
+  Expect(3, 36);
+}
+
+TEST_F(GuestFileCopyTest, CancelsNothingThatTheGuestHasNotTaken) {
+  const HostFile file("x");
+  std::atomic<bool> cancelled = false;
+  auto result = CopyLater(file, &cancelled);
+  const auto start = guest_.Take();
+  device_->Cancel(cancelled);
+  EXPECT_EQ(result.get().error().kind, Kind::kCancelled);
+  guest_.Answer(start);  // late
+  ASSERT_TRUE(Eventually([this] { return device_->Status().counts.late == 1; }));
+  EXPECT_EQ(guest_.waiting(), 0u);
+}
+
+TEST_F(GuestFileCopyTest, ACopyThatIsCancelledBeforeItBeginsSendsNothing) {
+  const HostFile file("x");
+  std::atomic<bool> cancelled = false;
+  device_->Cancel(cancelled);
+  EXPECT_EQ(CopyLater(file, &cancelled).get().error().kind, Kind::kCancelled);
+  EXPECT_EQ(guest_.waiting(), 0u);
 }
 
 TEST_F(GuestFileCopyTest, NoticesThatTheFileBecameShorter) {

@@ -58,6 +58,8 @@ std::string IntegrationFailureText(const IntegrationFailure& failure) {
       return "the guest's answer makes no sense";
     case IntegrationFailure::Kind::kStopped:
       return "the device is going away";
+    case IntegrationFailure::Kind::kGivenUp:
+      return "it was given up";
   }
   return "";
 }
@@ -161,15 +163,28 @@ bool IntegrationChannel::WaitWhileAgreed(std::uint64_t number, Deadline deadline
   return !changed_.wait_until(lock, deadline, [&] { return WhyNot(number).has_value(); });
 }
 
+void IntegrationChannel::GiveUp(std::atomic<bool>& flag) {
+  {
+    const std::lock_guard lock(mutex_);  // whoever is about to wait has seen it, or is woken
+    flag.store(true);
+  }
+  changed_.notify_all();
+}
+
 std::expected<IntegrationReply, IntegrationFailure> IntegrationChannel::Ask(
-    std::uint64_t number, const MakeBody& make_body, std::chrono::milliseconds timeout) {
+    std::uint64_t number, const MakeBody& make_body, std::chrono::milliseconds timeout,
+    const std::atomic<bool>* given_up) {
   using Kind = IntegrationFailure::Kind;
+  const auto is_given_up = [given_up] { return given_up != nullptr && given_up->load(); };
   const Deadline deadline = std::chrono::steady_clock::now() + timeout;
   std::unique_lock lock(mutex_);
-  const bool has_turn =
-      changed_.wait_until(lock, deadline, [&] { return !asking_ || WhyNot(number); });
+  const bool has_turn = changed_.wait_until(
+      lock, deadline, [&] { return !asking_ || WhyNot(number) || is_given_up(); });
   if (const auto why = WhyNot(number)) {
     return std::unexpected(*why);
+  }
+  if (is_given_up()) {
+    return std::unexpected(IntegrationFailure{Kind::kGivenUp, state_, 0});
   }
   if (!has_turn || in_flight_) {
     return std::unexpected(IntegrationFailure{Kind::kBusy, state_, 0});
@@ -194,7 +209,7 @@ std::expected<IntegrationReply, IntegrationFailure> IntegrationChannel::Ask(
   sending_ = false;
   changed_.notify_all();
   if (sent) {
-    changed_.wait_until(lock, deadline, [&] { return reply_ || WhyNot(number); });
+    changed_.wait_until(lock, deadline, [&] { return reply_ || WhyNot(number) || is_given_up(); });
   } else {
     in_flight_ = false;
   }
@@ -207,7 +222,8 @@ std::expected<IntegrationReply, IntegrationFailure> IntegrationChannel::Ask(
   if (const auto why = WhyNot(number)) {
     return std::unexpected(*why);
   }
-  return std::unexpected(IntegrationFailure{sent ? Kind::kTimedOut : Kind::kClosed, state_, 0});
+  const Kind kind = !sent ? Kind::kClosed : is_given_up() ? Kind::kGivenUp : Kind::kTimedOut;
+  return std::unexpected(IntegrationFailure{kind, state_, 0});
 }
 
 bool IntegrationChannel::Send(std::span<const std::byte> bytes) {

@@ -11,6 +11,7 @@
 // the channel anew.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -71,6 +72,7 @@ struct IntegrationFailure {
     kRefused,    // the guest said `status`
     kMalformed,  // the answer does not hold together, or the question cannot be put in its form
     kStopped,    // the device is going
+    kGivenUp,    // by who had asked
   };
   Kind kind{};
   IntegrationState state = IntegrationState::kNotOpen;
@@ -120,11 +122,15 @@ class IntegrationChannel {
 
   // Puts a question and waits for its answer, whatever the answer's status is. Questions of several
   // threads take turns. `make_body` is called once this one's turn has come, right before it is
-  // sent: times in it are fresh. Fails when the agreement is not number `number`.
+  // sent: times in it are fresh. Fails when the agreement is not number `number`, and when
+  // `given_up`, unless null, has become true: GiveUp says so to those who wait. What was sent stays
+  // sent.
   using MakeBody = std::function<std::vector<std::byte>()>;
-  std::expected<IntegrationReply, IntegrationFailure> Ask(std::uint64_t number,
-                                                          const MakeBody& make_body,
-                                                          std::chrono::milliseconds timeout);
+  std::expected<IntegrationReply, IntegrationFailure> Ask(
+      std::uint64_t number, const MakeBody& make_body, std::chrono::milliseconds timeout,
+      const std::atomic<bool>* given_up = nullptr);
+  // Any thread that may wait for a lock.
+  void GiveUp(std::atomic<bool>& flag);
 
   // Lets every waiting call return, and all later ones, for good.
   void Stop();

@@ -32,11 +32,14 @@ std::expected<ChannelHandle, NTSTATUS> MakeServerChannel(PDEVICE_OBJECT device_o
                                         VMBUS_SERVER_CHANNEL_INIT_FLAG_ENUMERATE_DEVICE_INTERFACE
                                   : 0;
 
+  const NTSTATUS target = settings.primary != nullptr
+                              ? VmbChannelInitSetPrimaryChannel(raw, settings.primary)
+                              : VmbServerChannelInitSetTargetInterfaceId(
+                                    raw, settings.interface_type, settings.interface_instance);
   const NTSTATUS steps[] = {
       VmbServerChannelInitSetVmbusHandle(raw, partition),
       KmclServerChannelInitSetMonitored(raw, settings.monitored ? TRUE : FALSE),
-      VmbServerChannelInitSetTargetInterfaceId(raw, settings.interface_type,
-                                               settings.interface_instance),
+      target,
       VmbChannelInitSetFriendlyName(raw, &name),
       VmbChannelInitSetMaximumPacketSize(raw, settings.maximum_packet_bytes),
       VmbChannelInitSetFlags(raw, flags),

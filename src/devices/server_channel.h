@@ -20,6 +20,8 @@ struct CleanUpChannel {
 using ChannelHandle = std::unique_ptr<std::remove_pointer_t<VMBCHANNEL>, CleanUpChannel>;
 
 struct ServerChannelSettings {
+  // Makes it a sub-channel of this one, which must outlive it; type and instance are its then.
+  VMBCHANNEL primary = nullptr;
   GUID interface_type{};
   GUID interface_instance{};
   const char16_t* friendly_name = u"";

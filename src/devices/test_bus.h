@@ -26,6 +26,10 @@ class Event {
     }
     changed_.notify_all();
   }
+  void Clear() {
+    const std::lock_guard lock(mutex_);
+    set_ = false;
+  }
   bool Wait() {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, std::chrono::seconds(10), [this] { return set_; });
@@ -72,35 +76,44 @@ class TestServer {
 class TestClient {
  public:
   TestClient(const std::string& address, const GUID& type, UINT32 maximum_packet_bytes) {
-    EXPECT_EQ(KmclClientConnect(address.c_str(), nullptr, &client_), STATUS_SUCCESS);
+    EXPECT_EQ(KmclClientConnect(address.c_str(), nullptr, &own_client_), STATUS_SUCCESS);
+    client_ = own_client_;
     if (client_ == nullptr) {
       return;
     }
-    EXPECT_EQ(VmbChannelAllocate(KmclClientDeviceObject(client_), FALSE, &channel_),
-              STATUS_SUCCESS);
-    VmbChannelSetPointer(channel_, this);
-    VMB_CHANNEL_STATE_CHANGE_CALLBACKS callbacks;
-    VMB_CHANNEL_STATE_CHANGE_CALLBACKS_INIT(&callbacks);
-    callbacks.EvtChannelPostStarted = [](VMBCHANNEL channel) {
-      static_cast<TestClient*>(VmbChannelGetPointer(channel))->started_.Set();
-    };
-    EXPECT_EQ(VmbChannelInitSetStateChangeCallbacks(channel_, &callbacks), STATUS_SUCCESS);
-    EXPECT_EQ(VmbChannelInitSetMaximumPacketSize(channel_, maximum_packet_bytes), STATUS_SUCCESS);
-    EXPECT_EQ(VmbClientChannelInitSetTargetPnp(channel_, &type, nullptr, nullptr), STATUS_SUCCESS);
-    EXPECT_EQ(VmbChannelEnable(channel_), STATUS_SUCCESS);
-    EXPECT_TRUE(started_.Wait()) << "the channel did not open";
+    Open(maximum_packet_bytes, [&type](VMBCHANNEL channel) {
+      return VmbClientChannelInitSetTargetPnp(channel, &type, nullptr, nullptr);
+    });
+  }
+  // A sub-channel of `primary`, which outlives it; open likewise.
+  TestClient(const TestClient& primary, UINT32 maximum_packet_bytes) : client_(primary.client_) {
+    Open(maximum_packet_bytes, [&primary](VMBCHANNEL channel) {
+      return VmbChannelInitSetPrimaryChannel(channel, primary.channel());
+    });
   }
   ~TestClient() {
     if (channel_ != nullptr) {
       VmbChannelDisable(channel_);
       VmbChannelCleanup(channel_);
     }
-    KmclClientDestroy(client_);
+    if (own_client_ != nullptr) {
+      KmclClientDestroy(own_client_);
+    }
   }
   TestClient(const TestClient&) = delete;
   TestClient& operator=(const TestClient&) = delete;
 
   VMBCHANNEL channel() const { return channel_; }
+  // Closes the channel, and opens it again.
+  void Reopen() {
+    VmbChannelDisable(channel_);
+    started_.Clear();
+    closed_.Clear();
+    EXPECT_EQ(VmbChannelEnable(channel_), STATUS_SUCCESS);
+    EXPECT_TRUE(started_.Wait()) << "the channel did not open again";
+  }
+  // Until the other end has closed it.
+  bool WaitClosed() { return closed_.Wait(); }
 
   // The completion's bytes, as rounded up on the wire.
   std::vector<std::byte> Request(std::vector<std::byte> packet) {
@@ -125,9 +138,31 @@ class TestClient {
   }
 
  private:
+  template <typename SetTarget>
+  void Open(UINT32 maximum_packet_bytes, SetTarget set_target) {
+    EXPECT_EQ(VmbChannelAllocate(KmclClientDeviceObject(client_), FALSE, &channel_),
+              STATUS_SUCCESS);
+    VmbChannelSetPointer(channel_, this);
+    VMB_CHANNEL_STATE_CHANGE_CALLBACKS callbacks;
+    VMB_CHANNEL_STATE_CHANGE_CALLBACKS_INIT(&callbacks);
+    callbacks.EvtChannelPostStarted = [](VMBCHANNEL channel) {
+      static_cast<TestClient*>(VmbChannelGetPointer(channel))->started_.Set();
+    };
+    callbacks.EvtChannelClosed = [](VMBCHANNEL channel) {
+      static_cast<TestClient*>(VmbChannelGetPointer(channel))->closed_.Set();
+    };
+    EXPECT_EQ(VmbChannelInitSetStateChangeCallbacks(channel_, &callbacks), STATUS_SUCCESS);
+    EXPECT_EQ(VmbChannelInitSetMaximumPacketSize(channel_, maximum_packet_bytes), STATUS_SUCCESS);
+    EXPECT_EQ(set_target(channel_), STATUS_SUCCESS);
+    EXPECT_EQ(VmbChannelEnable(channel_), STATUS_SUCCESS);
+    EXPECT_TRUE(started_.Wait()) << "the channel did not open";
+  }
+
+  KMCL_CLIENT own_client_ = nullptr;
   KMCL_CLIENT client_ = nullptr;
   VMBCHANNEL channel_ = nullptr;
   Event started_;
+  Event closed_;
 };
 
 template <typename Header>

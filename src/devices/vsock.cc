@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 namespace kmcl::devices {
@@ -50,7 +51,8 @@ std::expected<std::unique_ptr<VsockDevice>, std::string> VsockDevice::Create(Vso
   const std::string path = SocketPathOf(options.path);
   auto listener = HostSocket::Listen(path);
   if (!listener) {
-    return std::unexpected("cannot listen at \"" + path + "\": " + std::strerror(listener.error()));
+    return std::unexpected("cannot listen at \"" + path +
+                           "\": " + std::generic_category().message(listener.error()));
   }
   std::unique_ptr<VsockDevice> device(
       new VsockDevice(std::move(options), path, std::move(*listener), std::move(report)));
@@ -58,7 +60,8 @@ std::expected<std::unique_ptr<VsockDevice>, std::string> VsockDevice::Create(Vso
   device->wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (device->epoll_ < 0 || device->wake_ < 0 || !device->Watch(device->wake_, 0, kWakeToken) ||
       !device->Watch(device->listener_.get(), 0, kListenerToken)) {
-    return std::unexpected(std::string("no more descriptors: ") + std::strerror(errno));
+    return std::unexpected(std::string("no more descriptors: ") +
+                           std::generic_category().message(errno));
   }
   device->thread_ = std::thread(&VsockDevice::Run, device.get());
   device->teardown_ = std::thread(&VsockDevice::RunTeardown, device.get());

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <optional>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "devices/vsock.h"
@@ -64,8 +65,8 @@ void VsockDevice::AcceptCallers() {
         // Once another connection has ended there may be a descriptor for this one.
         accept_again_ = true;
         deadlines_.try_emplace(0, Clock::now() + 1s);
-        Complain(Complaint::kCaller,
-                 std::string("cannot accept a connection: ") + std::strerror(socket.error()));
+        Complain(Complaint::kCaller, std::string("cannot accept a connection: ") +
+                                         std::generic_category().message(socket.error()));
       }
       return;
     }

@@ -8,6 +8,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <utility>
 
 namespace kmcl::devices {
@@ -125,7 +126,7 @@ NTSTATUS VsockConnection::OnOpened(VMBCHANNEL channel) {
       self->socket_ = std::move(*connected);
       return STATUS_SUCCESS;
     }
-    self->Fail(self->settings_.path + ": " + std::strerror(connected.error()));
+    self->Fail(self->settings_.path + ": " + std::generic_category().message(connected.error()));
   }
   self->settings_.ring(self->number());
   return STATUS_UNSUCCESSFUL;

@@ -39,7 +39,8 @@ struct VsockTimes {
   // all. Nobody tells a host that nobody listens.
   std::chrono::milliseconds patience{5000};
   // How long a guest that has closed its direction may take none of what waits for it. One that
-  // has closed the socket never will, and the two cannot be told apart. Linux waits 8 s itself. The
+  // has closed the socket never will, and the two cannot be told apart: Linux gives up its socket
+  // after 8 s, and leaves the channel open for the host to take away. The
   // same for a guest that writes to a program of the host's that has gone, and does not read.
   std::chrono::milliseconds linger{10000};
   // How long the host's listener may leave a connection waiting in its backlog.

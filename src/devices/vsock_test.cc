@@ -406,8 +406,10 @@ TEST_F(Vsock, TwoHundredConnectionsAtOnce) {
     guests.push_back(GuestSocket::Listen(guest_, 6000 + i));
     programs.push_back(ProgramSocket::Connect(device_->path()));
     programs.back().Write("CONNECT " + std::to_string(6000 + i) + "\n");
+    // No more than 64 may be there whose line has not been read.
+    if ((i + 1) % 50 != 0) continue;
+    for (auto& guest : guests) ASSERT_TRUE(guest->WaitOpen());
   }
-  for (auto& guest : guests) ASSERT_TRUE(guest->WaitOpen());
   for (std::uint32_t i = kEach; i < 2 * kEach; ++i) {
     EXPECT_TRUE(programs[i].ReadLine().starts_with("OK "));
   }

@@ -1,16 +1,46 @@
 #include "endpoint/bus_thread.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <system_error>
+#include <algorithm>
+#include <exception>
+#include <utility>
 
+#include "errno_text.h"
 #include "log.h"
 
 namespace kmcl::endpoint {
+
+// Owns itself until it has run.
+struct BusThread::Posted final : Queued {
+  explicit Posted(std::function<void()> wanted) : task(std::move(wanted)) {}
+  void Run() override {
+    const std::unique_ptr<Posted> self(this);
+    task();
+  }
+  const std::function<void()> task;
+};
+
+// Its caller's, who waits.
+struct BusThread::Called final : Queued {
+  Called(void (*run)(const void*), const void* wanted) : run_task(run), task(wanted) {}
+  void Run() override {
+    run_task(task);
+    MutexLock lock(mutex);
+    done = true;
+    changed.NotifyAll();
+  }
+  void (*const run_task)(const void*);
+  const void* const task;
+  Mutex mutex;
+  CondVar changed;
+  bool done KMCL_GUARDED_BY(mutex) = false;
+};
 
 Result<std::unique_ptr<BusThread>> BusThread::Create() {
   std::unique_ptr<BusThread> bus(new BusThread);
@@ -23,7 +53,7 @@ Result<std::unique_ptr<BusThread>> BusThread::Create() {
   }
   try {
     bus->thread_ = std::thread([raw = bus.get()] { raw->Run(); });
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {
     return std::unexpected(Error::kOutOfMemory);
   }
   return bus;
@@ -31,19 +61,27 @@ Result<std::unique_ptr<BusThread>> BusThread::Create() {
 
 BusThread::~BusThread() {
   if (thread_.joinable()) {
-    Post([this] { stopping_ = true; });
+    Call([this] { stopping_ = true; });
     thread_.join();
   }
+  // What was posted by the last tasks.
+  MutexLock lock(mutex_);
+  while (first_ != nullptr) delete std::exchange(first_, first_->next);
   if (wake_ >= 0) close(wake_);
   if (epoll_ >= 0) close(epoll_);
 }
 
 void BusThread::Post(std::function<void()> task) {
+  Enqueue(*std::make_unique<Posted>(std::move(task)).release());
+}
+
+void BusThread::Enqueue(Queued& task) {
   bool wake = false;
   {
     MutexLock lock(mutex_);
-    wake = tasks_.empty();
-    tasks_.push_back(std::move(task));
+    wake = first_ == nullptr;
+    (wake ? first_ : last_->next) = &task;
+    last_ = &task;
   }
   if (wake) {
     const std::uint64_t one = 1;
@@ -52,19 +90,12 @@ void BusThread::Post(std::function<void()> task) {
   }
 }
 
-void BusThread::Call(const std::function<void()>& task) {
-  if (IsCurrent()) return task();
-  Mutex done_mutex;
-  CondVar done_changed;
-  bool done = false;
-  Post([&] {
-    task();
-    MutexLock lock(done_mutex);
-    done = true;
-    done_changed.NotifyAll();
-  });
-  MutexLock lock(done_mutex);
-  while (!done) done_changed.Wait(done_mutex);
+void BusThread::CallBorrowed(void (*run)(const void*), const void* task) {
+  if (IsCurrent()) return run(task);
+  Called called(run, task);
+  Enqueue(called);
+  MutexLock lock(called.mutex);
+  while (!called.done) called.changed.Wait(called.mutex);
 }
 
 Result<BusThread::Token> BusThread::Watch(int fd, std::uint32_t events,
@@ -72,7 +103,7 @@ Result<BusThread::Token> BusThread::Watch(int fd, std::uint32_t events,
   const Token token = next_token_++;
   epoll_event event{.events = events, .data = {.u64 = token}};
   if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) {
-    Log(LogLevel::kError, "cannot wait on a descriptor: %s", strerror(errno));
+    Log(LogLevel::kError, "cannot wait on a descriptor: %s", ErrnoText(errno).words());
     return std::unexpected(Error::kOutOfMemory);
   }
   watched_[token] = std::make_shared<Watched>(fd, events, std::move(on_event));
@@ -94,24 +125,44 @@ void BusThread::Unwatch(Token token) {
   watched_.erase(found);
 }
 
+void BusThread::PostLater(std::chrono::milliseconds delay, std::function<void()> task) {
+  later_.emplace(std::chrono::steady_clock::now() + delay, std::move(task));
+}
+
+int BusThread::MillisecondsUntilDue() const {
+  if (later_.empty()) return -1;
+  const auto left = later_.begin()->first - std::chrono::steady_clock::now();
+  const auto rounded_up = std::chrono::ceil<std::chrono::milliseconds>(left).count();
+  return static_cast<int>(std::clamp<std::int64_t>(rounded_up, 0, INT_MAX));
+}
+
+void BusThread::RunDue() {
+  if (later_.empty()) return;
+  const auto now = std::chrono::steady_clock::now();
+  while (!later_.empty() && later_.begin()->first <= now) {
+    const auto due = later_.extract(later_.begin());  // it may post another
+    due.mapped()();
+  }
+}
+
 void BusThread::RunTasks() {
   std::uint64_t count = 0;
   // The counter is cleared before the tasks are taken, so none is left behind without a wake-up.
   if (read(wake_, &count, sizeof count) < 0 && errno != EAGAIN) {
-    Log(LogLevel::kError, "cannot read the bus thread's own bell: %s", strerror(errno));
+    Log(LogLevel::kError, "cannot read the bus thread's own bell: %s", ErrnoText(errno).words());
   }
-  std::vector<std::function<void()>> tasks;
+  Queued* next = nullptr;
   {
     MutexLock lock(mutex_);
-    tasks.swap(tasks_);
+    next = std::exchange(first_, nullptr);
   }
-  for (auto& task : tasks) task();
+  while (next != nullptr) std::exchange(next, next->next)->Run();
 }
 
 void BusThread::Run() {
   epoll_event events[64];
   while (!stopping_) {
-    const int count = epoll_wait(epoll_, events, 64, -1);
+    const int count = epoll_wait(epoll_, events, 64, MillisecondsUntilDue());
     if (count < 0) {
       KMCL_CHECK(errno == EINTR);
       continue;
@@ -128,6 +179,7 @@ void BusThread::Run() {
       const auto watched = found->second;  // it may unwatch itself
       watched->on_event(events[i].events);
     }
+    RunDue();
   }
   RunTasks();
 }

@@ -5,6 +5,9 @@
 #include <sys/eventfd.h>
 
 #include <atomic>
+#include <chrono>
+#include <future>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -123,6 +126,28 @@ TEST_F(BusThreadTest, AnEventMayUnwatchItselfAndTheOthersOfItsRound) {
   EXPECT_TRUE(record_.Await("event"));
   bus_->Call([] {});
   EXPECT_EQ(record_.count("event"), 1);
+}
+
+TEST_F(BusThreadTest, WhatIsPostedForLaterRunsInTheOrderOfItsTimesAndOnTheThread) {
+  std::string order;
+  const auto done = std::make_shared<std::promise<void>>();
+  bus_->Call([&] {
+    using std::chrono::milliseconds;
+    const auto run = [&, done](char name) {
+      EXPECT_TRUE(bus_->IsCurrent());
+      order += name;
+      if (order.size() == 3) done->set_value();
+    };
+    bus_->PostLater(milliseconds(30), [run] { run('c'); });
+    bus_->PostLater(milliseconds(10), [this, run] {
+      run('a');
+      bus_->PostLater(milliseconds(0), [run] { run('b'); });
+    });
+    bus_->PostLater(std::chrono::hours(1), [run] { run('n'); });
+  });
+  done->get_future().wait();
+  // The third's time comes before the second's, unless the thread had to wait for a processor.
+  EXPECT_TRUE(order == "abc" || order == "acb") << order;
 }
 
 TEST_F(BusThreadTest, WhatCannotBeWatchedIsAnError) {

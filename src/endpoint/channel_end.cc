@@ -1,5 +1,6 @@
 #include "endpoint/channel_end.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "endpoint/dispatcher.h"
@@ -38,8 +39,8 @@ std::vector<std::shared_ptr<ChannelEnd>> ChannelEnd::Subchannels() const {
 }
 
 void ChannelEnd::RequestDispatch() {
-  Dispatcher* const dispatcher = dispatcher_.load(std::memory_order_acquire);
-  if (dispatcher != nullptr) dispatcher->Kick(*this);
+  Seat* const seat = seat_.load(std::memory_order_acquire);
+  if (seat != nullptr) seat->dispatcher.Kick(*seat);
 }
 
 void ChannelEnd::RequestPassive() {
@@ -65,21 +66,38 @@ void ChannelEnd::BeginDispatch(Dispatcher& dispatcher, std::shared_ptr<transport
   link_ = std::move(link);
   inbox_ = inbox;
   id_ = id;
-  dispatcher_.store(&dispatcher, std::memory_order_seq_cst);
-  dispatcher.AddChannel(*link_, inbox_, id_, shared_from_this(), std::move(monitor));
+  spin_us_ = engine_.config().spin_us.value_or(dispatcher.spin_us());
+  auto found = std::ranges::find_if(
+      seats_, [&](const auto& seat) { return &seat->dispatcher == &dispatcher; });
+  if (found == seats_.end()) {
+    found = seats_.insert(found, std::make_unique<Seat>(*this, dispatcher));
+  }
+  Seat* const seat = found->get();
+  seat_.store(seat, std::memory_order_seq_cst);
+  dispatcher.AddChannel(*link_, inbox_, id_, std::shared_ptr<Seat>(shared_from_this(), seat),
+                        std::move(monitor));
   link_->ListenTo(id_, true);
 }
 
 void ChannelEnd::EndDispatch() {
+  Seat* seat = nullptr;
   {
     MutexLock lock(dispatch_mutex_);
-    Dispatcher* const dispatcher = dispatcher_.exchange(nullptr, std::memory_order_seq_cst);
-    if (dispatcher == nullptr) return;
+    seat = seat_.exchange(nullptr, std::memory_order_seq_cst);
+    if (seat == nullptr) return;
     link_->ListenTo(id_, false);
-    dispatcher->RemoveChannel(*link_, inbox_, id_);
+    seat->dispatcher.RemoveChannel(*link_, inbox_, id_);
     link_.reset();
   }
-  while (in_turn_.load(std::memory_order_seq_cst)) in_turn_.wait(true, std::memory_order_seq_cst);
+  using InTurn = Seat::InTurn;
+  InTurn turn = seat->in_turn.load(std::memory_order_seq_cst);
+  while (turn != InTurn::kNo) {
+    // Only a turn that is known to be awaited has somebody to wake: most are not.
+    if (turn == InTurn::kAwaited || seat->in_turn.compare_exchange_strong(turn, InTurn::kAwaited)) {
+      seat->in_turn.wait(InTurn::kAwaited);
+      turn = seat->in_turn.load(std::memory_order_seq_cst);
+    }
+  }
 }
 
 }  // namespace kmcl::endpoint

@@ -19,7 +19,31 @@
 
 namespace kmcl::endpoint {
 
+class ChannelEnd;
 class Dispatcher;
+
+// A channel's place at one dispatcher, and what that keeps of it. When the channel is opened again
+// another dispatcher may have it, while the one before still has a turn to give that was asked for
+// in the meantime: it finds the place empty, and takes nothing from the turns at the new one.
+struct Seat {
+  Seat(ChannelEnd& its_channel, Dispatcher& its_dispatcher)
+      : channel(its_channel), dispatcher(its_dispatcher) {}
+
+  ChannelEnd& channel;
+  Dispatcher& dispatcher;
+  // A handshake with EndDispatch (seq_cst): in_turn then the channel's seat_ here, seat_ then
+  // in_turn there.
+  enum class InTurn : std::uint32_t { kNo, kYes, kAwaited };
+  std::atomic<InTurn> in_turn{InTurn::kNo};
+  std::atomic<bool> kicked{false};
+  std::atomic<Seat*> next_kicked{nullptr};
+  std::shared_ptr<Seat> kept_while_kicked;  // and with it the channel
+  // The dispatcher's thread's.
+  bool ready = false;    // in its list of ready channels
+  bool blocked = false;  // in its list of channels that wait for space unannounced
+  std::int64_t active_at_ns = 0;
+  std::uint64_t seen_activity = 0;
+};
 
 class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<ChannelEnd> {
  public:
@@ -84,23 +108,16 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
 
   std::atomic<bool> retired_{false};
   std::atomic<bool> orphaned_{false};
-  std::atomic<Dispatcher*> dispatcher_{nullptr};
   // The owner may end what the bus thread is about to begin.
   Mutex dispatch_mutex_;
   std::shared_ptr<transport::Link> link_ KMCL_GUARDED_BY(dispatch_mutex_);
   std::uint32_t inbox_ KMCL_GUARDED_BY(dispatch_mutex_) = 0;
   wire::ChannelId id_ KMCL_GUARDED_BY(dispatch_mutex_){};
 
-  // Dispatcher's. A handshake with EndDispatch (seq_cst): in_turn_ then dispatcher_ here, dispatcher_ then
-  // in_turn_ there.
-  std::atomic<bool> in_turn_{false};
-  std::atomic<bool> kicked_{false};
-  std::atomic<ChannelEnd*> next_kicked_{nullptr};
-  std::shared_ptr<ChannelEnd> kept_while_kicked_;
-  bool ready_ = false;    // in the dispatcher's list of ready channels
-  bool blocked_ = false;  // in its list of channels that wait for space unannounced
-  std::int64_t active_at_ns_ = 0;
-  std::uint64_t seen_activity_ = 0;
+  // The current one; one for each dispatcher that it ever had.
+  std::atomic<Seat*> seat_{nullptr};
+  std::vector<std::unique_ptr<Seat>> seats_ KMCL_GUARDED_BY(dispatch_mutex_);
+  std::uint32_t spin_us_ = 0;  // written before the dispatcher hears of the channel
 };
 
 }  // namespace kmcl::endpoint

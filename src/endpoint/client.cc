@@ -43,7 +43,7 @@ Result<void> Client::Start() {
   if (!pool) return std::unexpected(pool.error());
   pool_ = std::move(*pool);
   for (std::uint32_t index = 0; index < options_.dispatch_threads; ++index) {
-    auto dispatcher = Dispatcher::Create(options_.spin_us);
+    auto dispatcher = Dispatcher::Create(OptionsOf(options_, index));
     if (!dispatcher) return std::unexpected(dispatcher.error());
     dispatchers_.push_back(std::move(*dispatcher));
     if (auto added = dispatchers_.back()->AddInbox(link_, index); !added) return added;
@@ -201,6 +201,14 @@ Result<void> Client::Add(const std::shared_ptr<ClientChannel>& channel) {
   return result;
 }
 
+// A sub-channel opens after its primary, also as the driver sees it.
+void Client::SayOpened(ClientChannel& channel) {
+  bus_->Call([&] {
+    channel.has_opened_ = true;
+    BindWaiting();
+  });
+}
+
 void Client::SayClose(ClientChannel& channel) {
   bus_->Call([&] {
     if (channel.stage_ != ClientChannel::Stage::kOpen || channel.close_said_) return;
@@ -292,7 +300,9 @@ std::map<wire::ChannelId, Client::StandingOffer>::iterator Client::FindOffer(
   }
   const auto& primary = static_cast<const ClientChannel&>(*channel.primary());
   auto lowest = offers_.end();
-  if (primary.stage_ != ClientChannel::Stage::kOpen || primary.leaving_) return lowest;
+  if (primary.stage_ != ClientChannel::Stage::kOpen || !primary.has_opened_ || primary.leaving_) {
+    return lowest;
+  }
   const bus::OfferKey wanted = offers_.at(*primary.id_).offer.parameters.key;
   for (auto each = offers_.begin(); each != offers_.end(); ++each) {
     const bus::OfferKey& key = each->second.offer.parameters.key;
@@ -324,15 +334,19 @@ void Client::Bind(StandingOffer& standing, const std::shared_ptr<ClientChannel>&
   standing.bound = channel;
   channel->id_ = standing.offer.channel;
   channel->close_said_ = false;
+  channel->has_opened_ = false;
   channel->leaving_ = false;
   channel->SetBinding({.instance = standing.offer.parameters.key.instance,
                        .mmio_megabytes = standing.offer.parameters.mmio_megabytes,
                        .bound = true});
-  // A pipe and a channel that is none would not understand each other (KMCL reference 12.56).
+  // A pipe and a channel that is none would not understand each other (KMCL reference 12.56). Where
+  // offers come without flags the driver has to know.
   const bool offered_as_pipe =
       (standing.offer.parameters.flags & wire::kOfferNamedPipeMode) != 0;
   Result<void> described = std::unexpected(Error::kNotConfigured);
-  if (offered_as_pipe == channel->engine().config().pipe) described = DescribeRings(*channel);
+  if (offered_as_pipe == channel->engine().config().pipe || !link_->shows_offer_flags()) {
+    described = DescribeRings(*channel);
+  }
   if (!described) FailOpen(*channel, described.error());
 }
 
@@ -422,8 +436,6 @@ void Client::Do(bus::client::OpenResult& action) {
     return;
   }
   channel->engine().OnOpen();
-  // Its sub-channels may bind now.
-  bus_->Post([this] { BindWaiting(); });
 }
 
 void Client::FailOpen(ClientChannel& channel, Error error) {

@@ -28,7 +28,8 @@ namespace kmcl::endpoint {
 struct ClientOptions {
   std::string address;
   std::uint32_t dispatch_threads = 1;
-  std::uint32_t spin_us = kSpinNever;
+  std::uint32_t spin_us = kSpinAdaptive;
+  std::vector<std::uint32_t> processors;  // the only one of each dispatch thread; empty: any
   std::uint64_t maximum_memory = std::uint64_t{4} << 30;
   wire::Version newest = wire::Version::kCopper;
   // For a version and the offers, from a server that has taken the connection and neither answers nor
@@ -62,6 +63,7 @@ class Client {
 
   // For its channels; any thread but the bus thread.
   [[nodiscard]] Result<void> Add(const std::shared_ptr<ClientChannel>& channel);
+  void SayOpened(ClientChannel& channel);
   void SayClose(ClientChannel& channel);
   // Takes the channel off the bus, however far it is; ClientChannel::SetOffBus says when that is done.
   void Release(ClientChannel& channel);

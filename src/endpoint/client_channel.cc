@@ -1,7 +1,5 @@
 #include "endpoint/client_channel.h"
 
-#include <new>
-
 #include "endpoint/client.h"
 
 namespace kmcl::endpoint {
@@ -16,11 +14,7 @@ Result<void> ClientChannel::Enable() {
   if (auto enabled = engine().Enable(); !enabled) return enabled;
   SetBinding({.instance = setup_.instance.value_or(wire::Guid{})});
   const auto self = std::static_pointer_cast<ClientChannel>(shared_from_this());
-  Result<void> added = std::unexpected(Error::kOutOfMemory);
-  try {
-    added = client_.Add(self);
-  } catch (const std::bad_alloc&) {  // the bus thread could not be asked, and was not
-  }
+  const Result<void> added = client_.Add(self);
   if (added) {
     engine().ConfirmEnable();
   } else {
@@ -32,7 +26,7 @@ Result<void> ClientChannel::Enable() {
 void ClientChannel::CarryOut(channel::BusRequest request) {
   switch (request) {
     case channel::BusRequest::kAcceptOpen:
-      return;  // the server has opened long ago
+      return client_.SayOpened(*this);  // the server has opened long ago
     case channel::BusRequest::kSayClose:
       CloseSubchannels();
       client_.SayClose(*this);
@@ -96,11 +90,7 @@ ClientChannel::Gpadls ClientChannel::gpadls() const {
 const std::shared_ptr<transport::ClientLink>& ClientChannel::link() const { return client_.link(); }
 
 Result<std::uint16_t> ClientChannel::SetLatency(std::uint16_t latency) {
-  try {
-    return client_.SetLatency(*this, latency);
-  } catch (const std::bad_alloc&) {  // the bus thread could not be asked, and was not
-    return std::unexpected(Error::kOutOfMemory);
-  }
+  return client_.SetLatency(*this, latency);
 }
 
 void ClientChannel::CloseSubchannels() {

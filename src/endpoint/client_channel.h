@@ -99,6 +99,7 @@ class ClientChannel final : public ChannelEnd {
   Stage stage_ = Stage::kNone;
   bool release_wanted_ = false;  // the engine is done with the bus
   bool close_said_ = false;
+  bool has_opened_ = false;  // EvtChannelOpened has returned: its sub-channels may bind
   bool leaving_ = false;     // its sub-channels close, and none binds any more
   bool wait_again_ = false;  // for another offer, once this one is let go of
   std::optional<wire::ChannelId> id_;  // of the bound offer

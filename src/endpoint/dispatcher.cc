@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -9,7 +11,7 @@
 
 #include <algorithm>
 #include <bit>
-#include <system_error>
+#include <exception>
 #include <utility>
 
 #include "log.h"
@@ -27,16 +29,26 @@ constexpr std::uint32_t kRoundsPerRetry = 64;
 // For peers that do not ring when they have freed space (no feature bit in their ring).
 constexpr std::int64_t kBlockedPollNs = 1'000'000;
 
+// After so long without news whoever looks lends its processor, each round, to whoever waits for
+// one: that may be who is to send the news. Longer than what a peer takes that is awake.
+constexpr std::int64_t kLookAloneNs = 5'000;
+// How long a channel that is to be polled is looked at while others are, too; then by its bell.
+constexpr std::int64_t kPolledAmongOthersNs = 50'000;
+
+void Count(std::atomic<std::uint64_t>& counter) {
+  counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+
 std::int64_t Now() {
   timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
+  (void)clock_gettime(CLOCK_MONOTONIC, &now);
   return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
 }  // namespace
 
-Result<std::unique_ptr<Dispatcher>> Dispatcher::Create(std::uint32_t spin_us) {
-  std::unique_ptr<Dispatcher> dispatcher(new Dispatcher(spin_us));
+Result<std::unique_ptr<Dispatcher>> Dispatcher::Create(const DispatcherOptions& options) {
+  std::unique_ptr<Dispatcher> dispatcher(new Dispatcher(options));
   dispatcher->epoll_ = epoll_create1(EPOLL_CLOEXEC);
   dispatcher->wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (dispatcher->epoll_ < 0 || dispatcher->wake_ < 0) {
@@ -48,8 +60,16 @@ Result<std::unique_ptr<Dispatcher>> Dispatcher::Create(std::uint32_t spin_us) {
   }
   try {
     dispatcher->thread_ = std::thread([raw = dispatcher.get()] { raw->Run(); });
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {
     return std::unexpected(Error::kOutOfMemory);
+  }
+  if (options.processor) {
+    cpu_set_t only;
+    CPU_ZERO(&only);
+    if (*options.processor < CPU_SETSIZE) CPU_SET(*options.processor, &only);
+    if (pthread_setaffinity_np(dispatcher->thread_.native_handle(), sizeof only, &only) != 0) {
+      return std::unexpected(Error::kProcessorUnusable);
+    }
   }
   return dispatcher;
 }
@@ -90,6 +110,9 @@ void Dispatcher::RemoveInbox(transport::Link& link, std::uint32_t index) {
   inbox = found->second;
   if (!inbox->suspended) epoll_ctl(epoll_, EPOLL_CTL_DEL, inbox->bells->fd(), nullptr);
   by_token_.erase(inbox->token);
+  for (const auto& [id, served] : inbox->channels) {
+    if (served.seat->channel.spin_us_ == kSpinForever) polled_channels_.fetch_sub(1);
+  }
   inboxes_.erase(found);
 }
 
@@ -112,12 +135,17 @@ void Dispatcher::ResumeInbox(transport::Link& link, std::uint32_t index) {
 }
 
 void Dispatcher::AddChannel(transport::Link& link, std::uint32_t index, wire::ChannelId id,
-                            std::shared_ptr<ChannelEnd> channel, Monitor monitor) {
+                            std::shared_ptr<Seat> seat, Monitor monitor) {
   MutexLock lock(mutex_);
   const auto found = inboxes_.find({&link, index});
   if (found == inboxes_.end()) return;  // the link is being taken down
   Inbox::Served& served = found->second->channels[static_cast<std::uint32_t>(id)];
-  served = {.channel = std::move(channel), .monitor = std::move(monitor)};
+  served = {.seat = std::move(seat), .monitor = std::move(monitor)};
+  const std::uint64_t one = 1;
+  if (served.seat->channel.spin_us_ == kSpinForever) {
+    polled_channels_.fetch_add(1);
+    KMCL_CHECK(write(wake_, &one, sizeof one) == sizeof one);
+  }
   if (!served.monitor) return;
   if (served.monitor.pace == MonitorPace::kAnnounced &&
       served.monitor.page->latency(served.monitor.id) == 0) {
@@ -125,9 +153,8 @@ void Dispatcher::AddChannel(transport::Link& link, std::uint32_t index, wire::Ch
   }
   // It was never going to ring; or has asked another server's dispatcher, in whose place this one
   // comes, and rings no more.
-  added_watches_.push_back({.channel = served.channel, .monitor = served.monitor});
+  added_watches_.push_back({.seat = served.seat, .monitor = served.monitor});
   has_added_watches_.store(true, std::memory_order_release);
-  const std::uint64_t one = 1;
   KMCL_CHECK(write(wake_, &one, sizeof one) == sizeof one);
 }
 
@@ -141,17 +168,18 @@ void Dispatcher::RemoveChannel(transport::Link& link, std::uint32_t index, wire:
   if (entry == channels.end()) return;
   served = std::move(entry->second);
   channels.erase(entry);
+  if (served.seat->channel.spin_us_ == kSpinForever) polled_channels_.fetch_sub(1);
 }
 
-void Dispatcher::Kick(ChannelEnd& channel) {
-  if (channel.kicked_.exchange(true, std::memory_order_acq_rel)) return;
-  auto kept = channel.weak_from_this().lock();
+void Dispatcher::Kick(Seat& seat) {
+  if (seat.kicked.exchange(true, std::memory_order_acq_rel)) return;
+  auto kept = seat.channel.weak_from_this().lock();
   if (kept == nullptr) return;  // it is being destroyed
-  channel.kept_while_kicked_ = std::move(kept);
-  ChannelEnd* head = kicks_.load(std::memory_order_relaxed);
+  seat.kept_while_kicked = std::shared_ptr<Seat>(std::move(kept), &seat);
+  Seat* head = kicks_.load(std::memory_order_relaxed);
   do {
-    channel.next_kicked_.store(head, std::memory_order_relaxed);
-  } while (!kicks_.compare_exchange_weak(head, &channel, std::memory_order_seq_cst));
+    seat.next_kicked.store(head, std::memory_order_relaxed);
+  } while (!kicks_.compare_exchange_weak(head, &seat, std::memory_order_seq_cst));
   if (sleeping_.load(std::memory_order_seq_cst)) {
     const std::uint64_t one = 1;
     KMCL_CHECK(write(wake_, &one, sizeof one) == sizeof one);
@@ -160,22 +188,22 @@ void Dispatcher::Kick(ChannelEnd& channel) {
 
 void Dispatcher::TakeKicks() {
   if (kicks_.load(std::memory_order_relaxed) == nullptr) return;
-  ChannelEnd* channel = kicks_.exchange(nullptr, std::memory_order_acquire);
-  while (channel != nullptr) {
-    ChannelEnd* const next = channel->next_kicked_.load(std::memory_order_relaxed);
-    auto kept = std::move(channel->kept_while_kicked_);
+  Seat* seat = kicks_.exchange(nullptr, std::memory_order_acquire);
+  while (seat != nullptr) {
+    Seat* const next = seat->next_kicked.load(std::memory_order_relaxed);
+    auto kept = std::move(seat->kept_while_kicked);
     // From here on it may be kicked again; what led to the kick is visible to the turn that follows.
-    channel->kicked_.store(false, std::memory_order_seq_cst);
+    seat->kicked.store(false, std::memory_order_seq_cst);
     MakeReady(std::move(kept));
-    channel = next;
+    seat = next;
   }
 }
 
-void Dispatcher::MakeReady(std::shared_ptr<ChannelEnd> channel) {
-  if (channel->ready_) return;
-  channel->ready_ = true;
-  channel->active_at_ns_ = now_ns_;
-  ready_.push_back(std::move(channel));
+void Dispatcher::MakeReady(std::shared_ptr<Seat> seat) {
+  if (seat->ready) return;
+  seat->ready = true;
+  seat->active_at_ns = now_ns_;
+  ready_.push_back(std::move(seat));
 }
 
 void Dispatcher::TakeBells(Inbox& inbox, const transport::ChannelSet& rung) {
@@ -186,8 +214,8 @@ void Dispatcher::TakeBells(Inbox& inbox, const transport::ChannelSet& rung) {
       const auto found = inbox.channels.find(id);
       if (found == inbox.channels.end()) continue;  // no such channel here: a stray bell
       const Inbox::Served& served = found->second;
-      served.channel->engine().CountBell();
-      MakeReady(served.channel);
+      served.seat->channel.engine().CountBell();
+      MakeReady(served.seat);
       if (served.monitor) WatchIfWanted(served);
     }
   }
@@ -197,10 +225,10 @@ void Dispatcher::WatchIfWanted(const Inbox::Served& served) {
   if (served.monitor.pace == MonitorPace::kUnannounced) return;  // watched from the beginning
   if (served.monitor.page->latency(served.monitor.id) == 0) return;
   const auto is_same = [&](const Watch& each) {
-    return each.channel == served.channel && each.monitor == served.monitor;
+    return each.seat == served.seat && each.monitor == served.monitor;
   };
   if (std::ranges::any_of(watches_, is_same)) return;
-  watches_.push_back({.channel = served.channel, .monitor = served.monitor});
+  watches_.push_back({.seat = served.seat, .monitor = served.monitor});
 }
 
 void Dispatcher::TakeAddedWatches() {
@@ -222,14 +250,15 @@ void Dispatcher::LookAtMonitors() {
 }
 
 bool Dispatcher::LookAt(Watch& watch) {
-  if (watch.channel->dispatcher_.load(std::memory_order_relaxed) != this) return false;  // closed
+  Seat* const seat = watch.seat.get();
+  if (seat->channel.seat_.load(std::memory_order_relaxed) != seat) return false;  // closed
   const bool announced = watch.monitor.pace == MonitorPace::kAnnounced;
   const std::uint16_t latency = announced ? watch.monitor.page->latency(watch.monitor.id) : 0;
   if (announced && latency == 0) return false;  // a bell has come, or will
   if (now_ns_ < watch.next_look_ns) return true;
   if (watch.monitor.page->TakePending(watch.monitor.id)) {
     watch.found_at_ns = now_ns_;
-    MakeReady(watch.channel);
+    MakeReady(watch.seat);
   }
   const std::chrono::nanoseconds quiet(now_ns_ - watch.found_at_ns);
   watch.next_look_ns = now_ns_ + (announced ? MonitorPage::IntervalOf(latency)
@@ -285,83 +314,140 @@ void Dispatcher::PeekBells() {
   }
 }
 
-std::uint32_t Dispatcher::SpinsFor(ChannelEnd& channel) {
-  if (spin_us_ == kSpinNever) return 0;
-  const auto spins =
-      std::max<std::uint32_t>(1, kSpinsPerRound / static_cast<std::uint32_t>(ready_.size()));
-  if (spin_us_ == kSpinForever) return spins;
-  return now_ns_ - channel.active_at_ns_ < std::int64_t{spin_us_} * 1000 ? spins : 0;
+// How often to look at the channel's ring once it is empty; 0: let the peer ring.
+std::uint32_t Dispatcher::SpinsFor(const Seat& seat) const {
+  const std::uint32_t spin_us = seat.channel.spin_us_;
+  std::int64_t window_ns = 0;
+  if (spin_us == kSpinForever) {
+    window_ns = ready_.size() == 1 ? INT64_MAX : kPolledAmongOthersNs;
+  } else if (options_.wakeup.count() == 0) {
+    return 0;  // the only processor is the sender's, too
+  } else if (spin_us == kSpinAdaptive) {
+    window_ns = judge_.Pays() ? judge_.window().count() : 0;
+  } else {
+    window_ns = std::int64_t{spin_us} * 1000;
+  }
+  if (now_ns_ - seat.active_at_ns >= window_ns) return 0;
+  return std::max<std::uint32_t>(1, kSpinsPerRound / static_cast<std::uint32_t>(ready_.size()));
 }
 
-bool Dispatcher::RunTurn(ChannelEnd& channel) {
-  channel.in_turn_.store(true, std::memory_order_seq_cst);
+bool Dispatcher::RunTurn(Seat& seat, bool& any_news) {
+  seat.in_turn.store(Seat::InTurn::kYes, std::memory_order_seq_cst);
   bool stays_ready = false;
-  if (channel.dispatcher_.load(std::memory_order_seq_cst) == this) {
-    const channel::Turn turn = channel.engine().Dispatch(SpinsFor(channel));
+  if (seat.channel.seat_.load(std::memory_order_seq_cst) == &seat) {
+    channel::Channel& engine = seat.channel.engine();
+    const channel::Turn turn = engine.Dispatch(SpinsFor(seat));
     stays_ready = turn == channel::Turn::kMore || turn == channel::Turn::kEmpty;
-    const std::uint64_t activity = channel.engine().activity();
-    if (turn == channel::Turn::kMore || activity != channel.seen_activity_) {
-      channel.seen_activity_ = activity;
-      channel.active_at_ns_ = now_ns_;
+    const std::uint64_t activity = engine.activity();
+    if (turn == channel::Turn::kMore || activity != seat.seen_activity) {
+      seat.seen_activity = activity;
+      seat.active_at_ns = now_ns_;
+      any_news = true;
     }
-    if (!channel.blocked_ && channel.engine().must_poll()) {
-      channel.blocked_ = true;
-      blocked_.push_back(channel.shared_from_this());
+    if (!seat.blocked && engine.must_poll()) {
+      seat.blocked = true;
+      blocked_.push_back(std::shared_ptr<Seat>(seat.channel.shared_from_this(), &seat));
     }
   }
-  channel.in_turn_.store(false, std::memory_order_seq_cst);
-  channel.in_turn_.notify_all();
+  if (seat.in_turn.exchange(Seat::InTurn::kNo) == Seat::InTurn::kAwaited) {
+    seat.in_turn.notify_all();
+  }
   return stays_ready;
 }
 
-void Dispatcher::RunReady() {
+bool Dispatcher::RunReady() {
   // Channels may become ready while others have their turn; they are appended and run next round.
   const std::size_t count = ready_.size();
   std::size_t kept = 0;
+  bool any_news = false;
   for (std::size_t i = 0; i < count; ++i) {
-    ChannelEnd& channel = *ready_[i];
-    if (RunTurn(channel)) {
+    Seat& seat = *ready_[i];
+    if (RunTurn(seat, any_news)) {
       if (kept != i) ready_[kept] = std::move(ready_[i]);
       ++kept;
     } else {
-      channel.ready_ = false;
+      seat.ready = false;
     }
   }
   ready_.erase(ready_.begin() + static_cast<std::ptrdiff_t>(kept),
                ready_.begin() + static_cast<std::ptrdiff_t>(count));
+  return any_news;
 }
 
 void Dispatcher::RetryBlocked() {
-  for (auto& channel : std::exchange(blocked_, {})) {
-    channel->blocked_ = false;
-    MakeReady(std::move(channel));
+  for (auto& seat : std::exchange(blocked_, {})) {
+    seat->blocked = false;
+    MakeReady(std::move(seat));
   }
+}
+
+void Dispatcher::Sleep() {
+  const bool looked = std::exchange(looking_, false);
+  if (looked) {
+    judge_.OnVain();
+    Count(vain_);
+  }
+  const std::int64_t from_ns = Now();
+  // Announce the sleep, then look for kicks that did not see the announcement.
+  sleeping_.store(true, std::memory_order_seq_cst);
+  if (kicks_.load(std::memory_order_seq_cst) == nullptr) {
+    Count(sleeps_);
+    WaitForBells(SleepTime());
+  }
+  sleeping_.store(false, std::memory_order_relaxed);
+  now_ns_ = active_at_ns_ = Now();
+  TakeKicks();
+  if (ready_.empty()) return;  // the time was up
+  Count(wakeups_);
+  if (!looked) judge_.OnWoken(std::chrono::nanoseconds(now_ns_ - from_ns));
+}
+
+void Dispatcher::Rest() {
+  looking_ = true;
+  if (options_.wakeup.count() != 0 && now_ns_ - active_at_ns_ < kLookAloneNs) {
+    if (ready_.empty()) channel::Relax();
+    return;
+  }
+  Count(yields_);
+  sched_yield();
 }
 
 void Dispatcher::Run() {
   wdk::current_irql = wdk::kDispatchLevel;
   while (!stopping_.load(std::memory_order_relaxed)) {
-    if (spin_us_ != kSpinNever || !watches_.empty()) now_ns_ = Now();
+    now_ns_ = Now();
     TakeKicks();
     if (has_added_watches_.load(std::memory_order_relaxed)) TakeAddedWatches();
     if (!watches_.empty()) LookAtMonitors();
-    if (ready_.empty()) {
-      // Announce the sleep, then look for kicks that did not see the announcement.
-      sleeping_.store(true, std::memory_order_seq_cst);
-      if (kicks_.load(std::memory_order_seq_cst) == nullptr) {
-        WaitForBells(SleepTime());
-      }
-      sleeping_.store(false, std::memory_order_relaxed);
+    if (ready_.empty() && polled_channels_.load(std::memory_order_relaxed) == 0) {
+      Sleep();
       RetryBlocked();
       continue;
     }
-    RunReady();
+    const bool any_news = RunReady();
     PeekBells();
     if (++rounds_ % kRoundsPerRetry == 0) RetryBlocked();
+    if (any_news) {
+      if (std::exchange(looking_, false)) {
+        judge_.OnFound();
+        Count(found_);
+      }
+      active_at_ns_ = now_ns_;
+    } else if (!ready_.empty() || polled_channels_.load(std::memory_order_relaxed) != 0) {
+      Rest();
+    }
   }
   ready_.clear();
   blocked_.clear();
   watches_.clear();
+}
+
+DispatchCounters Dispatcher::counters() const {
+  return {.sleeps = sleeps_.load(std::memory_order_relaxed),
+          .wakeups = wakeups_.load(std::memory_order_relaxed),
+          .found = found_.load(std::memory_order_relaxed),
+          .vain = vain_.load(std::memory_order_relaxed),
+          .yields = yields_.load(std::memory_order_relaxed)};
 }
 
 }  // namespace kmcl::endpoint

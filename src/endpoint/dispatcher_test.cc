@@ -53,11 +53,11 @@ class CountingHandler : public EchoHandler {
 };
 
 // One channel: the client's end belongs to a dispatcher, the server's is driven by the test.
-class DispatcherTest : public ::testing::TestWithParam<std::uint32_t> {
+class DispatcherFixture : public ::testing::Test {
  protected:
   static constexpr wire::ChannelId kChannel{5};
 
-  DispatcherTest() : server_(channel::Side::kServer) {
+  explicit DispatcherFixture(const DispatcherOptions& options) : server_(channel::Side::kServer) {
     static std::atomic<int> number{0};
     auto listener =
         transport::Listen("local:dispatcher_test_" + std::to_string(number.fetch_add(1)));
@@ -65,10 +65,10 @@ class DispatcherTest : public ::testing::TestWithParam<std::uint32_t> {
     client_link_ = std::move(connection.client);
     server_link_ = std::move(connection.server);
     pool_ = PassivePool::Create().value();
-    dispatcher_ = Dispatcher::Create(GetParam()).value();
+    dispatcher_ = Dispatcher::Create(options).value();
     end_ = std::make_shared<TestEnd>(handler_, *pool_);
   }
-  ~DispatcherTest() override {
+  ~DispatcherFixture() override {
     if (!end_->engine().is_disabled()) {
       end_->engine().Disable();
       end_->EndDispatch();
@@ -77,9 +77,6 @@ class DispatcherTest : public ::testing::TestWithParam<std::uint32_t> {
     end_.reset();
     pool_.reset();
   }
-
-  // Rounds of the stress tests; a thread that polls leaves the others little of a small machine.
-  const std::uint64_t kRounds = GetParam() == kSpinForever ? 500 : 10'000;
 
   // Somewhere between at once and when the thread has surely fallen asleep, so that some rounds
   // meet it on its way there.
@@ -118,6 +115,15 @@ class DispatcherTest : public ::testing::TestWithParam<std::uint32_t> {
   std::unique_ptr<Dispatcher> dispatcher_;
   channel::End server_;
   std::shared_ptr<TestEnd> end_;
+};
+
+class DispatcherTest : public DispatcherFixture,
+                       public ::testing::WithParamInterface<std::uint32_t> {
+ protected:
+  DispatcherTest() : DispatcherFixture({.spin_us = GetParam()}) {}
+
+  // Rounds of the stress tests; a thread that polls leaves the others little of a small machine.
+  const std::uint64_t kRounds = GetParam() == kSpinForever ? 500 : 10'000;
 };
 
 TEST_P(DispatcherTest, NoBellIsLostWhetherTheThreadSleepsOrPolls) {
@@ -166,6 +172,54 @@ TEST_P(DispatcherTest, KicksFromManyThreadsArriveAlthoughTheyCoincide) {
     std::this_thread::yield();
   }
   EXPECT_EQ(handler_.packets, sent);
+}
+
+// A channel is opened again at another thread while the first one still has a turn to give it. What
+// the second one is asked for meanwhile must not be taken for asked already.
+TEST_P(DispatcherTest, AChannelThatMovesToAnotherThreadLosesNoTurn) {
+  Open(false);
+  // The first thread is held inside a packet callback, with a turn of ours before it.
+  std::atomic<bool> inside{false};
+  std::atomic<bool> go_on{false};
+  handler_.on_packet = [&] {
+    inside = true;
+    while (!go_on) std::this_thread::yield();
+  };
+  Record other_record;
+  CountingHandler other_handler(other_record);
+  const auto other = std::make_shared<TestEnd>(other_handler, *pool_);
+  other->BeginDispatch(*dispatcher_, client_link_, 0, wire::ChannelId{6});
+  ASSERT_TRUE(server_.Send("x"));
+  end_->RequestDispatch();
+  while (!inside) std::this_thread::yield();
+  other->RequestDispatch();
+  other->EndDispatch();
+
+  const auto second = Dispatcher::Create({.spin_us = GetParam()}).value();
+  ASSERT_TRUE(second->AddInbox(client_link_, 0));
+  ASSERT_TRUE(other->Enable());
+  other->engine().ConfirmEnable();
+  channel::TestRings rings;
+  channel::End server(channel::Side::kServer);
+  server.Enable();
+  ASSERT_TRUE(other->engine().AttachRings(rings.mapping(), Channel::RingOrigin::kOurs,
+                                          std::make_shared<channel::CountingBell>()));
+  ASSERT_TRUE(
+      server.channel->AttachRings(rings.mapping(), Channel::RingOrigin::kPeers, server.bell));
+  other->BeginDispatch(*second, client_link_, 0, wire::ChannelId{6});
+  server.channel->OnOpen();
+  server.channel->Start();
+  server.RunState();
+  ASSERT_TRUE(server.Send("y"));
+  other->engine().OnOpen();
+  EXPECT_TRUE(other_handler.Await(1));
+
+  go_on = true;
+  ASSERT_TRUE(handler_.Await(1));
+  handler_.on_packet = nullptr;
+  other->engine().Disable();
+  other->EndDispatch();
+  second->RemoveInbox(*client_link_, 0);
 }
 
 TEST_P(DispatcherTest, EndDispatchWaitsForTheTurnThatRuns) {
@@ -224,10 +278,99 @@ TEST_P(DispatcherTest, AKickKeepsItsChannelUntilItWasTaken) {
 
 std::string ModeName(const ::testing::TestParamInfo<std::uint32_t>& info) {
   if (info.param == kSpinNever) return "SpinNever";
+  if (info.param == kSpinAdaptive) return "SpinAdaptive";
   return info.param == kSpinForever ? "SpinForever" : "SpinABit";
 }
-INSTANTIATE_TEST_SUITE_P(Polling, DispatcherTest, ::testing::Values(kSpinNever, 20u, kSpinForever),
-                         ModeName);
+INSTANTIATE_TEST_SUITE_P(Polling, DispatcherTest,
+                         ::testing::Values(kSpinNever, 20u, kSpinAdaptive, kSpinForever), ModeName);
+
+// ---- How it waits. Nothing here is about how long something takes, but for windows that are so
+// long that no machine misses them.
+
+class WaitingFixture : public DispatcherFixture {
+ protected:
+  using DispatcherFixture::DispatcherFixture;
+
+  void SendAndAwait(std::uint64_t first, std::uint64_t last) {
+    for (std::uint64_t i = first; i <= last; ++i) {
+      ASSERT_TRUE(server_.Send("x"));
+      ASSERT_TRUE(handler_.Await(i)) << "packet " << i;
+    }
+  }
+  // When what an open leaves to do is done.
+  void AwaitSleep(std::uint64_t sleeps_before) {
+    EXPECT_TRUE(
+        transport::Eventually([&] { return dispatcher_->counters().sleeps > sleeps_before; }));
+  }
+};
+
+class LongWindow : public WaitingFixture {
+ protected:
+  LongWindow() : WaitingFixture({.spin_us = kSpinAdaptive, .wakeup = std::chrono::seconds(1)}) {}
+};
+
+TEST_F(LongWindow, PacketsThatComeSoonAreLookedForAndNobodyRings) {
+  Open(true);
+  // Where both threads share a processor, a packet may be there before anyone looks for it.
+  std::uint64_t sent = 0;
+  ASSERT_TRUE(transport::Eventually([&] {
+    ++sent;
+    SendAndAwait(sent, sent);
+    return HasFatalFailure() || dispatcher_->counters().found > 0;
+  }));
+  SendAndAwait(sent + 1, sent + 100);
+  EXPECT_EQ(dispatcher_->counters().vain, 0u);
+  EXPECT_LE(end_->engine().counters().receiver.bells, 1u);
+}
+
+class ShortWindow : public WaitingFixture {
+ protected:
+  ShortWindow()
+      : WaitingFixture({.spin_us = kSpinAdaptive, .wakeup = std::chrono::microseconds(1)}) {}
+};
+
+TEST_F(ShortWindow, AnIdleThreadSleepsAndNothingWakesIt) {
+  Open(true);
+  SendAndAwait(1, 10);
+  DispatchCounters before;
+  ASSERT_TRUE(transport::Eventually([&] {
+    before = dispatcher_->counters();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    return dispatcher_->counters() == before;
+  }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(dispatcher_->counters(), before);
+}
+
+class OneProcessor : public WaitingFixture {
+ protected:
+  OneProcessor() : WaitingFixture({.spin_us = kSpinAdaptive, .wakeup = {}}) {}
+};
+
+TEST_F(OneProcessor, NobodyLooksWhereTheSenderNeedsTheProcessor) {
+  Open(true);
+  SendAndAwait(1, 200);
+  const auto counters = dispatcher_->counters();
+  EXPECT_EQ(counters.found, 0u);
+  EXPECT_EQ(counters.vain, 0u);
+  EXPECT_EQ(counters.yields, 0u);
+}
+
+class SleepingBus : public WaitingFixture {
+ protected:
+  SleepingBus() : WaitingFixture({.spin_us = kSpinNever}) {}
+};
+
+TEST_F(SleepingBus, AChannelMayBePolledForAsLongAsItIsOpen) {
+  end_->engine().config_in_init_window()->spin_us = kSpinForever;
+  Open(true);
+  SendAndAwait(1, 1);
+  const std::uint64_t sleeps = dispatcher_->counters().sleeps;
+  SendAndAwait(2, 50);
+  EXPECT_EQ(dispatcher_->counters().sleeps, sleeps);
+  end_->EndDispatch();
+  AwaitSleep(sleeps);
+}
 
 }  // namespace
 }  // namespace kmcl::endpoint

@@ -114,9 +114,11 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
     case channel::BusRequest::kRejectOpen:
       if (!channel.reattaching_ || !channel.closed_meanwhile_) {
         EndMappings(channel);
-        Detached(channel);
+        const auto owed = Detached(channel);
         if (std::exchange(channel.reattaching_, false)) return Renew(id);
         Apply(machine_.OnOpenResult(id, wire::kStatusFailure));
+        // The client may have asked for its ring, or left, while the driver decided.
+        if (owed) GiveBack(id, *owed);
         return;
       }
       // What was to be reattached has been closed by the client: it ends like anything open.
@@ -130,16 +132,10 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
         channel.rings_ = {};
         channel.bell_.reset();
         const auto gpadl = std::exchange(channel.ring_gpadl_, std::nullopt);
-        if (std::exchange(channel.ring_release_owed_, false)) {
-          (void)Find(id)->gpadls->Release(*gpadl);
-          Apply(machine_.OnGpadlReleased(id, *gpadl));
-        }
+        if (std::exchange(channel.ring_release_owed_, false)) GiveBack(id, *gpadl);
         return;
       }
-      const bool release_owed =
-          std::exchange(channel.ring_release_owed_, false) && channel.ring_gpadl_.has_value();
-      const wire::GpadlId ring = channel.ring_gpadl_.value_or(wire::GpadlId{});
-      Detached(channel);
+      const auto owed = Detached(channel);
       if (channel.engine().ring_broken()) {
         // The client must learn that this channel is finished; the driver may offer it anew.
         Log(LogLevel::kWarning, "partition %llu: channel %u is revoked, its ring is corrupt",
@@ -151,10 +147,7 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
       }
       // Not owed when this server closed the channel by itself; the machine says so, and revoke follows.
       Apply(machine_.OnCloseDone(id));
-      if (release_owed) {
-        if (OfferedChannel* offered = Find(id)) (void)offered->gpadls->Release(ring);
-        Apply(machine_.OnGpadlReleased(id, ring));
-      }
+      if (owed) GiveBack(id, *owed);
       return;
     }
     case channel::BusRequest::kLeave:
@@ -163,7 +156,7 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
         channel.engine().DetachRings();
         channel.EndDispatch();
         EndMappings(channel);
-        Detached(channel);
+        (void)Detached(channel);  // the revoke answers for it
       }
       if (channel.engine().is_saved() && !gone_) return Vacate(channel);
       Apply(machine_.OnRevoke(id));
@@ -173,11 +166,17 @@ void Partition::CarryOut(ServerChannel& channel, channel::BusRequest request) {
   }
 }
 
-void Partition::Detached(ServerChannel& channel) {
+std::optional<wire::GpadlId> Partition::Detached(ServerChannel& channel) {
   channel.rings_ = {};
   channel.bell_.reset();
-  channel.ring_gpadl_.reset();
   if (OfferedChannel* offered = channel.id_ ? Find(*channel.id_) : nullptr) offered->rings.reset();
+  const auto ring = std::exchange(channel.ring_gpadl_, std::nullopt);
+  return std::exchange(channel.ring_release_owed_, false) ? ring : std::nullopt;
+}
+
+void Partition::GiveBack(wire::ChannelId id, wire::GpadlId ring) {
+  if (OfferedChannel* offered = Find(id)) (void)offered->gpadls->Release(ring);
+  Apply(machine_.OnGpadlReleased(id, ring));
 }
 
 void Partition::EndMappings(ServerChannel& channel) {

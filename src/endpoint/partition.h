@@ -148,7 +148,10 @@ class Partition : public std::enable_shared_from_this<Partition> {
   void Renew(wire::ChannelId id);
   void CloseUnattended(wire::ChannelId id, OfferedChannel& offered);
   void RefuseWaitingOpens();
-  void Detached(ServerChannel& channel);
+  // The ring, if the client has asked for it meanwhile: to be given back once the machine knows
+  // that the channel does not use it.
+  [[nodiscard]] std::optional<wire::GpadlId> Detached(ServerChannel& channel);
+  void GiveBack(wire::ChannelId id, wire::GpadlId ring);
   // What the driver has left mapped when the channel was closed.
   void EndMappings(ServerChannel& channel);
   Monitor MonitorFor(wire::ChannelId id);

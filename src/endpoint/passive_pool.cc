@@ -1,6 +1,6 @@
 #include "endpoint/passive_pool.h"
 
-#include <system_error>
+#include <exception>
 #include <thread>
 #include <utility>
 
@@ -11,6 +11,8 @@ namespace {
 
 // How long a thread waits for work before it goes. The last one stays.
 constexpr auto kIdleTime = std::chrono::seconds(5);
+// After the system has refused a thread.
+constexpr auto kMakeAgain = std::chrono::milliseconds(100);
 
 }  // namespace
 
@@ -31,10 +33,18 @@ void Strand::Request(std::shared_ptr<void> owner) {
   }
 }
 
+// All threads are detached: each takes itself off the count as its last act under the lock, and the
+// destructor waits for zero.
 Result<std::unique_ptr<PassivePool>> PassivePool::Create() {
   std::unique_ptr<PassivePool> pool(new PassivePool);
   MutexLock lock(pool->mutex_);
   if (!pool->AddThread()) return std::unexpected(Error::kOutOfMemory);
+  try {
+    std::thread([made = pool.get()] { made->MakeThreads(); }).detach();
+  } catch (const std::exception&) {  // there is no thread, or no memory to make one
+    return std::unexpected(Error::kOutOfMemory);
+  }
+  pool->has_maker_ = true;
   return pool;
 }
 
@@ -42,19 +52,34 @@ PassivePool::~PassivePool() {
   MutexLock lock(mutex_);
   stopping_ = true;
   work_.NotifyAll();
-  while (threads_ > 0) gone_.Wait(mutex_);
+  maker_.NotifyOne();
+  while (threads_ > 0 || has_maker_) gone_.Wait(mutex_);
 }
 
-// Threads are detached: each takes itself off the count as its last act under the lock, and the
-// destructor waits for zero.
+void PassivePool::MakeThreads() {
+  MutexLock lock(mutex_);
+  while (!stopping_ || queued_ > 0 || threads_ > 0) {
+    if (!LacksThread()) {
+      maker_.Wait(mutex_);
+    } else if (!AddThread()) {
+      maker_.WaitUntil(mutex_, std::chrono::steady_clock::now() + kMakeAgain);
+    }
+  }
+  has_maker_ = false;
+  gone_.NotifyAll();
+}
+
 bool PassivePool::AddThread() {
   try {
     std::thread([this] { Run(); }).detach();
-  } catch (const std::system_error& error) {
-    Log(LogLevel::kError, "no thread for blocking work beyond %u: %s", threads_, error.what());
+  } catch (const std::exception& error) {
+    if (refused_.Count()) {
+      Log(LogLevel::kError, "no thread for blocking work beyond %u: %s", threads_, error.what());
+    }
     return false;
   }
   ++threads_;
+  ++new_threads_;
   return true;
 }
 
@@ -63,18 +88,20 @@ void PassivePool::Enqueue(Strand& strand) {
   (last_ == nullptr ? first_ : last_->next_) = &strand;
   last_ = &strand;
   ++queued_;
-  // Each waiting strand gets a thread of its own: those at work may block on it.
-  if (queued_ > idle_threads_) AddThread();
+  if (LacksThread()) maker_.NotifyOne();
   work_.NotifyOne();
 }
 
 void PassivePool::Run() {
   std::shared_ptr<void> owner;  // let go of outside the lock
+  bool is_new = true;
   for (;;) {
     Strand* strand = nullptr;
     {
       MutexLock lock(mutex_);
+      if (std::exchange(is_new, false)) --new_threads_;
       ++idle_threads_;
+      if (LacksThread()) maker_.NotifyOne();
       while (first_ == nullptr) {
         const bool timed_out =
             !stopping_ && !work_.WaitUntil(mutex_, std::chrono::steady_clock::now() + kIdleTime);
@@ -83,6 +110,7 @@ void PassivePool::Run() {
           --idle_threads_;
           --threads_;
           gone_.NotifyAll();
+          maker_.NotifyOne();
           return;
         }
       }

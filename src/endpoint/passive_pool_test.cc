@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <atomic>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "endpoint/test_support.h"
+#include "log.h"
 
 namespace kmcl::endpoint {
 namespace {
@@ -102,6 +104,48 @@ TEST(PassivePoolTest, AStrandMayWaitForWorkThatItAskedForItself) {
   });
   outer->strand.Request(outer);
   EXPECT_TRUE(record.Await("outer"));
+}
+
+// New threads are to have stacks that no address space has room for.
+class NoThreads {
+ public:
+  NoThreads() {
+    pthread_attr_init(&usual_);
+    pthread_getattr_default_np(&usual_);
+    pthread_attr_t huge = usual_;
+    pthread_attr_setstacksize(&huge, std::size_t{1} << 47);
+    pthread_setattr_default_np(&huge);
+  }
+  ~NoThreads() {
+    pthread_setattr_default_np(&usual_);
+    pthread_attr_destroy(&usual_);
+  }
+
+ private:
+  pthread_attr_t usual_;
+};
+
+TEST(PassivePoolTest, AThreadThatTheSystemRefusesIsAskedForAgain) {
+  auto pool = PassivePool::Create().value();
+  Record record;
+  const auto inner = MakeWork(*pool, [&] { record.Note("inner"); });
+  const auto outer = MakeWork(*pool, [&] {
+    record.Note("outer");
+    record.Await("no threads");
+    inner->strand.Request(inner);
+    record.Await("inner");
+  });
+  outer->strand.Request(outer);
+  ASSERT_TRUE(record.Await("outer"));
+  SetLogSink(
+      [](void* to, LogLevel, const char*) { static_cast<Record*>(to)->Note("refused"); }, &record);
+  {
+    const NoThreads none;
+    record.Note("no threads");
+    EXPECT_TRUE(record.Await("refused"));
+  }
+  EXPECT_TRUE(record.Await("inner"));
+  SetLogSink(nullptr, nullptr);
 }
 
 TEST(PassivePoolTest, TheOwnerIsKeptUntilItsRunHasEnded) {

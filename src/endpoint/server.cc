@@ -2,6 +2,7 @@
 
 #include <sys/epoll.h>
 
+#include <chrono>
 #include <utility>
 
 #include "log.h"
@@ -13,6 +14,8 @@ namespace {
 // Clients that have connected but not shaken hands. Beyond that the oldest one makes room: whoever
 // connects and stays silent cannot keep others out.
 constexpr std::size_t kMostSilentClients = 64;
+// After a client could not be accepted.
+constexpr std::chrono::milliseconds kAcceptAgain{100};
 
 }  // namespace
 
@@ -37,7 +40,7 @@ Result<void> Server::MakeThreads() {
   if (!pool) return std::unexpected(pool.error());
   pool_ = std::move(*pool);
   for (std::uint32_t i = 0; i < options_.dispatch_threads; ++i) {
-    auto dispatcher = Dispatcher::Create(options_.spin_us);
+    auto dispatcher = Dispatcher::Create(OptionsOf(options_, i));
     if (!dispatcher) return std::unexpected(dispatcher.error());
     dispatchers_.push_back(std::move(*dispatcher));
   }
@@ -134,12 +137,14 @@ bool Server::MakeRoom() {
 void Server::OnConnect() {
   if (frozen_) return;  // the event was on its way when the handover began; the client waits
   // Without descriptors for a new client the listener refuses it by itself, or says so; then the
-  // client waits until another one has left.
+  // client waits.
   auto link = listener_->Accept();
   if (!link) {
-    Log(LogLevel::kError, "cannot accept a client: %s", ErrorName(link.error()));
-    if (!partitions_.empty()) bus_->SetEvents(listener_token_, 0);
-    return;
+    if (const auto count = unaccepted_.Count()) {
+      Log(LogLevel::kError, "cannot accept a client: %s; %llu times by now",
+          ErrorName(link.error()), static_cast<unsigned long long>(*count));
+    }
+    return ListenLater();
   }
   if (*link == nullptr) return;
   if (!MakeRoom()) {
@@ -158,6 +163,18 @@ void Server::OnConnect() {
     ++present_;
   }
   if (!partition->Open(dispatchers_)) partition->End("the server is out of memory");
+}
+
+// A client that cannot be accepted keeps the socket readable, and the thread would never sleep.
+// Nothing tells when there are descriptors again, ours or the system's: so the thread looks, and
+// seldom.
+void Server::ListenLater() {
+  bus_->SetEvents(listener_token_, 0);
+  if (std::exchange(listens_later_, true)) return;
+  bus_->PostLater(kAcceptAgain, [this] {
+    listens_later_ = false;
+    if (listener_ != nullptr && !frozen_) bus_->SetEvents(listener_token_, EPOLLIN);
+  });
 }
 
 void Server::OnPartitionReady(Partition& partition) {

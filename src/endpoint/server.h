@@ -15,6 +15,7 @@
 #include "endpoint/partition.h"
 #include "endpoint/passive_pool.h"
 #include "endpoint/server_channel.h"
+#include "log_limit.h"
 #include "mutex.h"
 #include "result.h"
 #include "transport/link.h"
@@ -26,7 +27,8 @@ namespace kmcl::endpoint {
 struct ServerOptions {
   std::string address;
   std::uint32_t dispatch_threads = 1;
-  std::uint32_t spin_us = kSpinNever;
+  std::uint32_t spin_us = kSpinAdaptive;
+  std::vector<std::uint32_t> processors;  // the only one of each dispatch thread; empty: any
   std::uint32_t maximum_partitions = 1024;
   std::uint64_t maximum_partition_memory = std::uint64_t{4} << 30;
   // Refused messages after which a client is disconnected; nothing: never.
@@ -90,6 +92,7 @@ class Server {
   bus::ServerLimits Limits() const;
   Partition::Events PartitionEvents();
   void OnConnect();
+  void ListenLater();
   bool MakeRoom();
   void OnPartitionReady(Partition& partition);
   void OnPartitionFinished(Partition& partition);
@@ -107,6 +110,8 @@ class Server {
   std::map<std::uint64_t, std::shared_ptr<Partition>> partitions_;  // by number
   std::uint64_t next_number_ = 1;
   bool frozen_ = false;
+  bool listens_later_ = false;
+  LogLimit unaccepted_;
 
   // One strand for each partition that is being told about.
   struct Farewell {

@@ -1,7 +1,5 @@
 #include "endpoint/server_channel.h"
 
-#include <new>
-
 #include "endpoint/partition.h"
 
 namespace kmcl::endpoint {
@@ -22,13 +20,10 @@ Result<void> ServerChannel::Enable() {
     return std::unexpected(engine().is_disabled() ? Error::kNotConfigured : Error::kNotDisabled);
   }
   if (auto enabled = engine().Enable(); !enabled) return enabled;
-  Result<void> offered = std::unexpected(Error::kOutOfMemory);
-  try {
-    setup_.partition->bus().Call([&] {
-      offered = setup_.partition->Offer(std::static_pointer_cast<ServerChannel>(shared_from_this()));
-    });
-  } catch (const std::bad_alloc&) {  // the bus thread could not be asked, and was not
-  }
+  Result<void> offered;
+  setup_.partition->bus().Call([&] {
+    offered = setup_.partition->Offer(std::static_pointer_cast<ServerChannel>(shared_from_this()));
+  });
   if (offered) {
     engine().ConfirmEnable();
   } else {

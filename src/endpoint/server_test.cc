@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,21 +24,35 @@
 namespace kmcl::endpoint {
 namespace {
 
-// A client that has connected, and shaken no hands.
-transport::Descriptor ConnectSilently(const std::string& address) {
-  transport::Descriptor socket_fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  const auto name = transport::UnixAddress(address.substr(std::strlen("unix:")));
-  EXPECT_TRUE(name);
-  EXPECT_EQ(connect(socket_fd.get(), reinterpret_cast<const sockaddr*>(&*name), sizeof *name), 0);
-  return socket_fd;
+transport::Descriptor ConnectLater() {
+  return transport::Descriptor(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
 }
 
-void SayHello(const transport::Descriptor& client) {
+void Connect(const transport::Descriptor& client, const std::string& address) {
+  const auto name = transport::UnixAddress(address.substr(std::strlen("unix:")));
+  ASSERT_TRUE(name);
+  ASSERT_EQ(connect(client.get(), reinterpret_cast<const sockaddr*>(&*name), sizeof *name), 0);
+}
+
+// A client that has connected, and shaken no hands.
+transport::Descriptor ConnectSilently(const std::string& address) {
+  transport::Descriptor client = ConnectLater();
+  Connect(client, address);
+  return client;
+}
+
+// What a hello carries.
+std::vector<transport::Descriptor> Donation() {
   std::vector<transport::Descriptor> memory;
   memory.emplace_back(memfd_create("kmcl-test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  ASSERT_EQ(ftruncate(memory[0].get(), 64 * 4096), 0);
-  ASSERT_EQ(fcntl(memory[0].get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
+  EXPECT_EQ(ftruncate(memory[0].get(), 64 * 4096), 0);
+  EXPECT_EQ(fcntl(memory[0].get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
   memory.emplace_back(dup(memory[0].get()));  // as the pool too
+  return memory;
+}
+
+void SayHello(const transport::Descriptor& client,
+              const std::vector<transport::Descriptor>& memory = Donation()) {
   const transport::Hello hello;
   const auto sent =
       transport::SendDatagram(client.get(), std::as_bytes(std::span(&hello, 1)), memory);
@@ -189,6 +204,37 @@ TEST(ServerTest, AClientThatBreaksItsRingLosesItsChannelOnly) {
   EXPECT_TRUE(good.Works());
 }
 
+TEST(ServerTest, RingsAreOneRangeOfWholePages) {
+  const QuietLog quiet;
+  const EchoServer server;
+  RawClient client(server.address());
+  ASSERT_NO_FATAL_FAILURE(client.Contact());
+  ASSERT_NO_FATAL_FAILURE(client.FetchOffers());
+  const auto run = client.link().AllocatePages(6).value();
+  std::vector<wire::PageNumber> pages;
+  for (std::uint32_t i = 0; i < run.count; ++i) {
+    pages.push_back(wire::PageNumber{std::to_underlying(run.first) + i});
+  }
+  const std::span<const wire::PageNumber> all(pages);
+  wire::GpaRangeList in_the_middle, cut_off, two, whole;
+  ASSERT_TRUE(in_the_middle.Append(5 * wire::kPageBytes, 8, all));
+  ASSERT_TRUE(cut_off.Append(5 * wire::kPageBytes + 8, 0, all));
+  ASSERT_TRUE(two.Append(3 * wire::kPageBytes, 0, all.first(3)));
+  ASSERT_TRUE(two.Append(3 * wire::kPageBytes, 0, all.last(3)));
+  ASSERT_TRUE(whole.Append(6 * wire::kPageBytes, 0, all));
+  std::uint32_t number = 100;
+  for (const auto* const ranges : {&in_the_middle, &cut_off, &two, &whole}) {
+    const wire::GpadlId gpadl{number++};
+    client.SendGpadlOf(*ranges, gpadl);
+    const auto created = client.Await<wire::GpadlCreated>();
+    ASSERT_TRUE(created && created->status == wire::kStatusSuccess);
+    client.SendOpenOf(client.channel(), 3, gpadl);
+    const auto result = client.Await<wire::OpenChannelResult>();
+    ASSERT_TRUE(result);
+    EXPECT_EQ(result->status == wire::kStatusSuccess, ranges == &whole) << number;
+  }
+}
+
 TEST(ServerTest, AClientThatOpensAndClosesAllTheTimeIsServedEachTime) {
   EchoServer server;
   RawClient client(server.address());
@@ -276,6 +322,44 @@ TEST(ServerTest, AClientMayDieInEachStageOfAnOpen) {
       transport::Eventually([&] { return transport::PartitionMappingCount() == mappings; }));
 }
 
+// What a client takes back, or leaves behind, while the driver decides about its open is answered
+// for also when the driver refuses.
+TEST(ServerTest, AClientMayTakeItsRingBackOrLeaveWhileItsOpenIsBeingRefused) {
+  QuietLog quiet;
+  EchoServer server;
+  int round = 0;
+  server.accept = [&] {
+    server.record.Await("refuse", round);
+    return false;
+  };
+  for (const bool leaves : {false, true}) {
+    ++round;
+    RawClient client(server.address());
+    ASSERT_NO_FATAL_FAILURE(client.Contact());
+    ASSERT_NO_FATAL_FAILURE(client.FetchOffers());
+    ASSERT_NO_FATAL_FAILURE(client.ShareRings());
+    const std::size_t mappings = transport::PartitionMappingCount();
+    client.SendOpen();
+    ASSERT_TRUE(server.record.Await("Opened", round));
+    if (leaves) {
+      client.Send(wire::Unload{});
+    } else {
+      client.Send(wire::GpadlTeardown{client.channel(), RawClient::kRing});
+    }
+    // Answered at once, so that what was sent before it has been heard.
+    client.Send(wire::CloseReservedChannel{.channel_id = client.channel()});
+    ASSERT_TRUE(client.Await<wire::CloseReservedResponse>());
+    server.record.Note("refuse");
+    if (leaves) {
+      EXPECT_TRUE(client.Await<wire::UnloadComplete>());
+    } else {
+      EXPECT_TRUE(client.Await<wire::GpadlTorndown>());
+    }
+    EXPECT_LT(transport::PartitionMappingCount(), mappings + 1);
+  }
+  EXPECT_TRUE(transport::Eventually([&] { return server.record.count("gone") == 2; }));
+}
+
 // ---- Too many of them.
 
 TEST(ServerTest, SilentClientsMakeRoomForOthers) {
@@ -288,6 +372,44 @@ TEST(ServerTest, SilentClientsMakeRoomForOthers) {
   // The oldest were sent away.
   pollfd wait{silent.front().get(), POLLRDHUP, 0};
   EXPECT_EQ(poll(&wait, 1, 10'000), 1);
+}
+
+TEST(ServerTest, AClientThatWasThereBeforeTheDescriptorsIsServedAsSoonAsThereAreSome) {
+  static std::atomic<bool> refused;
+  refused = false;
+  SetLogSink(
+      [](void*, LogLevel, const char* line) {
+        if (std::strstr(line, "cannot accept a client") != nullptr) {
+          refused = true;
+          refused.notify_all();
+        }
+      },
+      nullptr);
+  {
+    EchoServer server;
+    EchoClient good(server.address());  // somebody whose leaving is not waited for
+    EXPECT_TRUE(good.Works());
+    const auto socket = ConnectLater();
+    const auto memory = Donation();
+
+    rlimit before{};
+    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+    const rlimit none{0, before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    Connect(socket, server.address());
+    SayHello(socket, memory);
+    refused.wait(false);
+    EXPECT_TRUE(good.Works());
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+
+    pollfd wait{socket.get(), POLLIN, 0};
+    EXPECT_EQ(poll(&wait, 1, 10'000), 1);
+    transport::Welcome welcome;
+    ASSERT_EQ(recv(socket.get(), &welcome, sizeof welcome, 0), ssize_t{sizeof welcome});
+    EXPECT_EQ(welcome.status, transport::WelcomeStatus::kAccepted);
+    EXPECT_TRUE(good.Works());
+  }
+  SetLogSink(nullptr, nullptr);
 }
 
 TEST(ServerTest, MoreClientsThanMayBeAreRefusedUntilOneLeaves) {

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -82,10 +83,14 @@ class QuietLog {
 // Notes every state callback, and answers each packet with what it carried.
 class EchoHandler : public channel::Handler {
  public:
-  explicit EchoHandler(Record& record) : record_(record) {}
+  // `accept` says whether an open succeeds; without it each does.
+  explicit EchoHandler(Record& record, std::function<bool()> accept = {})
+      : record_(record), accept_(std::move(accept)) {}
   bool OnOpened() override {
     record_.Note("Opened");
-    return true;
+    if (!accept_ || accept_()) return true;
+    record_.Note("Closed");  // there will be no other
+    return false;
   }
   void OnClosed() override { record_.Note("Closed"); }
   void OnSuspend() override { record_.Note("Suspend"); }
@@ -106,6 +111,7 @@ class EchoHandler : public channel::Handler {
 
  private:
   Record& record_;
+  std::function<bool()> accept_;
 };
 
 inline const wire::Guid kEchoInterface{0x11111111, 0x2222, 0x3333, {4, 4, 4, 4, 4, 4, 4, 4}};
@@ -137,16 +143,17 @@ class EchoServer {
   }
 
   Record record;
+  std::function<bool()> accept;  // of every device; to be set before the first client comes
 
  private:
   struct Device {
-    explicit Device(Record& events) : handler(events) {}
+    explicit Device(EchoServer& server) : handler(server.record, server.accept) {}
     EchoHandler handler;
     std::shared_ptr<ServerChannel> channel;
   };
 
   void Arrived(const std::shared_ptr<Partition>& partition) {
-    auto device = std::make_unique<Device>(record);
+    auto device = std::make_unique<Device>(*this);
     device->channel = made_->MakeChannel(device->handler);
     device->channel->setup().offer.key = {.interface_type = kEchoInterface,
                                           .instance = wire::Guid{1, 0, 0, {}}};
@@ -286,12 +293,16 @@ class RawClient {
     pages_ = link_->AllocatePages(4).value();  // two rings of one page each
     const auto ranges = wire::GpaRangeList::OfPages(pages_.first, pages_.count).value();
     rings_ = link_->MapRings(ranges.pages(), 2).value();
+    SendGpadlOf(ranges);
+  }
+  // Whether it is two rings or not.
+  void SendGpadlOf(const wire::GpaRangeList& ranges, wire::GpadlId gpadl = kRing) {
     const std::vector<std::byte> encoded = ranges.Encode();
     wire::GpadlHeader header;
     header.channel_id = channel_;
-    header.gpadl_id = kRing;
+    header.gpadl_id = gpadl;
     header.range_list_bytes = static_cast<std::uint16_t>(encoded.size());
-    header.range_count = 1;
+    header.range_count = static_cast<std::uint16_t>(ranges.range_count());
     std::copy(encoded.begin(), encoded.end(), header.range_bytes.begin());
     header.range_bytes_size = static_cast<std::uint16_t>(encoded.size());
     Send(header);

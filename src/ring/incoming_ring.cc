@@ -10,7 +10,8 @@ IncomingRing::IncomingRing(const RingPages& pages)
     : control_(pages.control),
       data_(pages.data),
       data_bytes_(pages.data_bytes),
-      mapped_bytes_(pages.mapped_bytes) {}
+      mapped_bytes_(pages.mapped_bytes),
+      release_due_bytes_(pages.data_bytes / 8) {}
 
 Result<IncomingRing> IncomingRing::Create(const RingPages& pages) {
   if (const auto geometry = CheckGeometry(pages); !geometry) {

@@ -86,11 +86,11 @@ class IncomingRing {
   bool has_peeked() const { return has_peeked_; }
 
   // Ring bytes of packets that were read and not given back yet.
-  std::uint32_t unreleased_bytes() const { return Distance(released_, read_, data_bytes_); }
+  std::uint32_t unreleased_bytes() const { return unreleased_; }
   // An eighth of the ring or more waits to be given back: time to Release, even if there is more to
   // read. Less would move the control words' cache line to and fro for little; a blocked writer
   // could use more.
-  bool release_due() const { return unreleased_bytes() >= data_bytes_ / 8; }
+  bool release_due() const { return unreleased_ >= release_due_bytes_; }
   // Gives back the space of everything read. kRing: signal the peer, who waits for space.
   [[nodiscard]] Bell Release();
 
@@ -103,7 +103,8 @@ class IncomingRing {
   [[nodiscard]] Result<bool> UnmaskAndCheck();
 
   // For polling: no packet is there, as far as one load can tell. A write index that no correct
-  // peer writes is not empty; Read reports it.
+  // peer writes is not empty; Read reports it. While the ring is empty it also asks for the memory
+  // where the next packet will begin, so that it comes while the write index does and not after it.
   bool Empty() const;
 
   // The peer set the feature bit in this ring, which it produces into: it honours our requests for
@@ -116,11 +117,19 @@ class IncomingRing {
  private:
   explicit IncomingRing(const RingPages& pages);
 
+  static constexpr std::uint32_t kCacheLineBytes = 64;
+
   // R1 and L4: takes over the peer's write index. False: it is not one that a correct peer writes.
   bool AcceptWriteIndex(std::uint32_t write);
   enum class Fetched : std::uint8_t { kPacket, kEmpty, kFailure };
   // Fetches and validates the descriptor at the read position. kFailure: failure_ says why.
   Fetched FetchDescriptor(wire::PacketShape& shape);
+  // Goes behind the packet at `read`, which is read_.
+  void Pass(std::uint32_t read, std::uint32_t packet_bytes) {
+    read_ = Advance(read, packet_bytes, data_bytes_);
+    available_ -= packet_bytes;
+    unreleased_ += packet_bytes;
+  }
   // Copies out of an area that is mapped once, over its end.
   void CopySplit(std::byte* to, std::uint32_t from, std::uint32_t bytes) const;
   // Out of line: nothing of it belongs into the caller's fast path.
@@ -130,10 +139,12 @@ class IncomingRing {
   std::byte* data_;
   std::uint32_t data_bytes_;
   std::uint32_t mapped_bytes_;
+  std::uint32_t release_due_bytes_;
 
   // Ours alone; never read back from the page.
   std::uint32_t read_ = 0;       // where the next packet begins
   std::uint32_t released_ = 0;   // what the peer can see in read_index
+  std::uint32_t unreleased_ = 0;  // from released_ to read_
   std::uint32_t available_ = 0;  // behind read_, by the last write index that we looked at
   bool masked_ = false;  // interrupt_mask is already 1, unless the peer or a driver changed it
   bool has_peeked_ = false;
@@ -141,15 +152,15 @@ class IncomingRing {
   std::optional<Error> failure_;
 };
 
-inline bool IncomingRing::AcceptWriteIndex(std::uint32_t write) {
+[[gnu::always_inline]] inline bool IncomingRing::AcceptWriteIndex(std::uint32_t write) {
   if (!IsIndex(write, data_bytes_)) return false;
   //    0      released      read       write             S
   //    |.........|~~~~~~~~~~~|###########|...............|   ~ read, not given back  # to be read
   //  A writer may stand anywhere from read on, as far as the place before released; not in ~.
-  const std::uint32_t used = Distance(released_, write, data_bytes_);
-  const std::uint32_t unreleased = Distance(released_, read_, data_bytes_);
-  if (used < unreleased) return false;
-  available_ = used - unreleased;
+  //  From read on it would have to go around the end and past released to get there.
+  const std::uint32_t available = Distance(read_, write, data_bytes_);
+  if (available + unreleased_ >= data_bytes_) return false;
+  available_ = available;
   return true;
 }
 
@@ -227,8 +238,7 @@ inline Result<std::optional<IncomingPacket>> IncomingRing::PeekInPlace() {
 inline void IncomingRing::Skip() {
   KMCL_CHECK(has_peeked_);
   has_peeked_ = false;
-  read_ = Advance(read_, peeked_.ring_bytes(), data_bytes_);
-  available_ -= peeked_.ring_bytes();
+  Pass(read_, peeked_.ring_bytes());
 }
 
 [[gnu::always_inline]] inline Result<std::optional<IncomingPacket>> IncomingRing::Read(
@@ -257,8 +267,7 @@ inline void IncomingRing::Skip() {
     CopySplit(buffer.data(), Advance(read_, wire::kPacketDescriptorBytes, data_bytes_), body_bytes);
   }
   ForgetSharedSource();
-  read_ = Advance(read_, shape.ring_bytes(), data_bytes_);
-  available_ -= shape.ring_bytes();
+  Pass(read_, shape.ring_bytes());
   return IncomingPacket{
       .type = shape.type,
       .flags = shape.flags,
@@ -280,39 +289,38 @@ inline void IncomingRing::Skip() {
     if (!AcceptWriteIndex(write)) [[unlikely]]
       return Plain::kOther;
   }
-  // The descriptor's first word, loaded once and taken apart here. Each check is one of
-  // wire::ParseDescriptor's, or stricter. If one fails the word is forgotten, and the general way
-  // loads and judges the descriptor anew.
-  const std::byte* const from = data_ + read_;
-  const std::uint64_t first = LoadWordOnce(data_ + read_);
-  const auto type_and_offset = static_cast<std::uint32_t>(first);
-  const auto length8 = static_cast<std::uint16_t>(first >> 32);
-  const auto flags = static_cast<std::uint32_t>(first >> 48);
-  const std::uint32_t length = std::uint32_t{length8} * wire::kRingUnitBytes;
-  constexpr std::uint32_t kNoHeader = wire::kPacketDescriptorBytes / wire::kRingUnitBytes << 16;
-  constexpr std::uint32_t kData = static_cast<std::uint32_t>(wire::PacketType::kDataInBand);
-  constexpr std::uint32_t kCompletion = static_cast<std::uint32_t>(wire::PacketType::kCompletion);
+  // The descriptor's first word, loaded once and taken apart here: type, offset of the payload,
+  // length, flags, 16 bits each. Each check is one of wire::ParseDescriptor's, or stricter. If one
+  // fails the word is forgotten, and the general way loads and judges the descriptor anew.
+  const std::uint32_t read = read_;
+  std::byte* const from = data_ + read;
+  const std::uint64_t first = LoadWordOnce(from);
+  constexpr std::uint64_t kLengthAndFlag = 0x0001'FFFF'0000'0000;
+  constexpr auto kNoHeader = std::uint64_t{wire::kPacketDescriptorBytes / wire::kRingUnitBytes}
+                             << 16;
+  constexpr std::uint64_t kData =
+      kNoHeader | static_cast<std::uint64_t>(wire::PacketType::kDataInBand);
+  constexpr std::uint64_t kCompletion =
+      kNoHeader | static_cast<std::uint64_t>(wire::PacketType::kCompletion);
+  static_assert(wire::kKnownPacketFlags == 1 && wire::kRingUnitBytes == 8);
+  const auto length = static_cast<std::uint32_t>(first >> 29 & 0x7'FFF8);
   // A length below the descriptor's becomes a payload beyond every buffer.
   const std::uint32_t payload_bytes = length - wire::kPacketDescriptorBytes;
-  if (payload_bytes > capacity || length + wire::kPacketTrailerBytes > available_ ||
-      flags > wire::kPacketFlagCompletionRequested) [[unlikely]] {
+  const std::uint32_t packet_bytes = length + wire::kPacketTrailerBytes;
+  if (payload_bytes > capacity || packet_bytes > available_) [[unlikely]]
     return Plain::kOther;
-  }
-  if (type_and_offset == (kNoHeader | kData)) [[likely]] {
-    packet.is_completion = false;
-  } else if (type_and_offset == (kNoHeader | kCompletion)) {
+  if ((first & ~kLengthAndFlag) != kData) [[unlikely]] {
+    if ((first & ~kLengthAndFlag) != kCompletion) return Plain::kOther;
     packet.is_completion = true;
   } else {
-    return Plain::kOther;
+    packet.is_completion = false;
   }
-  packet.wants_completion = flags != 0;
+  packet.wants_completion = (first >> 48 & wire::kPacketFlagCompletionRequested) != 0;
   packet.payload_bytes = payload_bytes;
-  packet.transaction_id = LoadWordOnce(data_ + read_ + sizeof(std::uint64_t));
+  packet.transaction_id = LoadWordOnce(from + sizeof(std::uint64_t));
   CopyBytes(buffer, from + wire::kPacketDescriptorBytes, payload_bytes);
   ForgetSharedSource();
-  const std::uint32_t packet_bytes = length + wire::kPacketTrailerBytes;
-  read_ = Advance(read_, packet_bytes, data_bytes_);
-  available_ -= packet_bytes;
+  Pass(read, packet_bytes);
   return Plain::kRead;
 }
 
@@ -342,6 +350,7 @@ inline Bell IncomingRing::Release() {
   const std::uint32_t old_read = released_;
   if (read_ == old_read || failure_) return Bell::kNone;
   released_ = read_;
+  unreleased_ = 0;
   // R2. Also half of the other handshake: it precedes L4, as the writer's W3 precedes its W7.
   control_.read_index().store(read_, std::memory_order_seq_cst);
   if (!peer_promises_space_bells()) return Bell::kNone;  // R3
@@ -357,7 +366,11 @@ inline Bell IncomingRing::Release() {
 
 inline bool IncomingRing::Empty() const {
   if (available_ != 0 || failure_) return false;
-  return control_.write_index().load(std::memory_order_acquire) == read_;  // R1, pairs with W3
+  if (control_.write_index().load(std::memory_order_acquire) != read_) return false;  // R1, with W3
+  // A hint to the processor, which no program can see: beyond the area's end it is harmless.
+  __builtin_prefetch(data_ + read_);
+  __builtin_prefetch(data_ + read_ + kCacheLineBytes);
+  return true;
 }
 
 inline void IncomingRing::Mask() {

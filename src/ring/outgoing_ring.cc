@@ -42,8 +42,7 @@ OutgoingRing::OutgoingRing(const RingPages& pages)
       data_(pages.data),
       data_bytes_(pages.data_bytes),
       mapped_bytes_(pages.mapped_bytes),
-      maximum_packet_bytes_(MaximumPacketBytes(pages.data_bytes)),
-      plain_limit_(pages.mapped_bytes == 2 * pages.data_bytes ? maximum_packet_bytes_ : 0) {}
+      maximum_packet_bytes_(MaximumPacketBytes(pages.data_bytes)) {}
 
 Result<OutgoingRing> OutgoingRing::Create(const RingPages& pages) {
   if (const auto geometry = CheckGeometry(pages); !geometry) {

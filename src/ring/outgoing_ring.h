@@ -68,19 +68,26 @@ class OutgoingRing {
   [[nodiscard]] Result<WriteOutcome> Write(const PacketParts& parts);
 
   // Write for what most packets are: data or a completion without a header, of `bytes` of payload,
-  // into an area that is mapped twice. `kind` is PlainKind's. False: nothing was written, and Write
-  // knows more: whether there is room by now, or ever.
+  // `kind` is PlainKind's. False: nothing was written, and Write knows more: whether there is room
+  // by now, or ever. Requires an area that is mapped twice.
   static constexpr std::uint64_t PlainKind(wire::PacketType type, std::uint16_t flags) {
     return static_cast<std::uint64_t>(type) |
            std::uint64_t{wire::kPacketDescriptorBytes / wire::kRingUnitBytes} << 16 |
            std::uint64_t{flags} << 48;
   }
+  // Length::kShort: `bytes` is at most kInlineCopyBytes. Then nothing in it is a call, and the
+  // caller need not keep its registers for one. There is no ring in which such a packet is too
+  // long.
+  enum class Length : std::uint8_t { kAny, kShort };
+  template <Length kLength = Length::kAny>
   [[nodiscard]] bool WritePlain(std::uint64_t kind, std::uint64_t transaction_id,
                                 const std::byte* payload, std::uint32_t bytes);
 
   // Shows the peer everything written since the last call, with one store, and decides once.
   // kRing: signal the peer. Nothing new: kNone.
-  [[nodiscard]] Bell Publish();
+  [[nodiscard]] Bell Publish() { return has_unpublished() ? PublishWritten() : Bell::kNone; }
+  // The same, when something has been written.
+  [[nodiscard]] Bell PublishWritten();
 
   // Asks the peer for a bell once there is room: for the packet, and at least a quarter of the
   // ring, so that the two sides do not hand each other single packets. Only for a peer that
@@ -97,6 +104,7 @@ class OutgoingRing {
   [[nodiscard]] Result<std::uint32_t> UntakenBytes();
 
   std::uint32_t data_bytes() const { return data_bytes_; }
+  bool is_mapped_twice() const { return mapped_bytes_ == 2 * data_bytes_; }
   std::uint32_t maximum_packet_bytes() const { return maximum_packet_bytes_; }
   std::uint32_t write_index() const { return write_; }  // ours; includes what is not published yet
   bool has_unpublished() const { return write_ != published_; }
@@ -119,7 +127,6 @@ class OutgoingRing {
   std::uint32_t data_bytes_;
   std::uint32_t mapped_bytes_;
   std::uint32_t maximum_packet_bytes_;
-  std::uint32_t plain_limit_;  // of WritePlain's packets, in ring bytes; 0 in an area mapped once
 
   // Ours alone; never read back from the page.
   std::uint32_t write_ = 0;       // where the next packet goes
@@ -198,12 +205,15 @@ inline Result<bool> OutgoingRing::FindSpace(std::uint32_t packet_bytes) {
   return WriteOutcome::kWritten;
 }
 
+template <OutgoingRing::Length kLength>
 [[gnu::always_inline]] inline bool OutgoingRing::WritePlain(std::uint64_t kind,
                                                             std::uint64_t transaction_id,
                                                             const std::byte* payload,
                                                             std::uint32_t bytes) {
   const std::uint64_t wanted = ring::PacketBytes(0, bytes);
-  if (wanted > plain_limit_ || wanted > free_bytes_) [[unlikely]]
+  static_assert(ring::PacketBytes(0, kInlineCopyBytes) <= MaximumPacketBytes(wire::kPageBytes));
+  if (wanted > free_bytes_ || (kLength == Length::kAny && wanted > maximum_packet_bytes_))
+      [[unlikely]]
     return false;
   const auto packet_bytes = static_cast<std::uint32_t>(wanted);
   const std::uint32_t start = write_;
@@ -213,7 +223,11 @@ inline Result<bool> OutgoingRing::FindSpace(std::uint32_t packet_bytes) {
   StoreWord(packet, kind | std::uint64_t{length} << 29);
   StoreWord(packet + 8, transaction_id);
   if (!IsUnitMultiple(bytes)) StoreWord(packet + length - wire::kRingUnitBytes, 0);
-  CopyBytes(packet + wire::kPacketDescriptorBytes, payload, bytes);
+  if constexpr (kLength == Length::kShort) {
+    CopyShort(packet + wire::kPacketDescriptorBytes, payload, bytes);
+  } else {
+    CopyBytes(packet + wire::kPacketDescriptorBytes, payload, bytes);
+  }
   StoreWord(packet + length, static_cast<std::uint64_t>(start) << 32);
   write_ = Advance(start, packet_bytes, data_bytes_);
   free_bytes_ -= packet_bytes;
@@ -240,14 +254,14 @@ inline Result<bool> OutgoingRing::FindSpace(std::uint32_t packet_bytes) {
 // A reader that has not come to `base` yet is awake and will find the batch; it gets no bell. A
 // mask that is set says that the reader polls. Whether the ring was empty when we began to write
 // does not matter: the reader may have drained it since.
-inline Bell OutgoingRing::Publish() {
+inline Bell OutgoingRing::PublishWritten() {
   const std::uint32_t base = published_;
-  if (write_ == base) return Bell::kNone;
+  const ControlPage control = control_;  // in a register: it does not change with the page
   published_ = write_;
-  control_.write_index().store(write_, std::memory_order_seq_cst);                         // W3, W4
-  if (control_.interrupt_mask().load(std::memory_order_seq_cst) != 0) return Bell::kNone;  // W5, W6
+  control.write_index().store(write_, std::memory_order_seq_cst);                         // W3, W4
+  if (control.interrupt_mask().load(std::memory_order_seq_cst) != 0) return Bell::kNone;  // W5, W6
   // A number for comparison only: nothing is addressed by it, so it needs no validation.
-  const std::uint32_t read = control_.read_index().load(std::memory_order_seq_cst);  // W7
+  const std::uint32_t read = control.read_index().load(std::memory_order_seq_cst);  // W7
   return read == base ? Bell::kRing : Bell::kNone;
 }
 

@@ -133,7 +133,8 @@ void ReadSome(IncomingRing& ring, std::vector<std::byte>& buffer, Outcomes& outc
 }
 
 void WriteSome(OutgoingRing& ring, const std::vector<std::byte>& payload, Outcomes& outcomes) {
-  if (ring.WritePlain(OutgoingRing::PlainKind(wire::PacketType::kCompletion, 0), 2, payload.data(),
+  if (ring.is_mapped_twice() &&
+      ring.WritePlain(OutgoingRing::PlainKind(wire::PacketType::kCompletion, 0), 2, payload.data(),
                       static_cast<std::uint32_t>(payload.size()))) {
     ASSERT_TRUE(IsIndex(ring.write_index(), ring.data_bytes()));
     ++outcomes.written;

@@ -40,7 +40,7 @@ class OurWriter : public WriterEnd {
   bool Put(const ModelPacket& packet) override {
     const auto type = static_cast<wire::PacketType>(packet.type);
     // Every other packet goes the short way if it can.
-    if (++packets_ % 2 == 0 && packet.header.empty() &&
+    if (++packets_ % 2 == 0 && packet.header.empty() && ring_.is_mapped_twice() &&
         ring_.WritePlain(OutgoingRing::PlainKind(type, packet.flags), packet.transaction_id,
                          packet.payload.data(),
                          static_cast<std::uint32_t>(packet.payload.size()))) {

@@ -9,10 +9,10 @@
 #include <atomic>
 #include <bit>
 #include <cerrno>
-#include <cstring>
 #include <string>
 #include <string_view>
 
+#include "errno_text.h"
 #include "log.h"
 #include "transport/descriptor_passing.h"
 
@@ -56,7 +56,7 @@ Error FromErrno(const char* what) {
   const int error = errno;
   if (error == EMFILE || error == ENFILE) return Error::kOutOfDescriptors;
   if (error == ENOMEM || error == ENOSPC) return Error::kOutOfMemory;
-  Log(LogLevel::kError, "transport: %s: %s", what, std::strerror(error));
+  Log(LogLevel::kError, "transport: %s: %s", what, ErrnoText(error).words());
   return Error::kSystemCall;
 }
 

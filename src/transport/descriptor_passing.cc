@@ -10,6 +10,7 @@
 #include <memory>
 #include <utility>
 
+#include "errno_text.h"
 #include "log.h"
 
 #ifndef SO_PASSRIGHTS
@@ -43,6 +44,8 @@ ReceivedDatagram ReceiveDatagram(int socket, std::span<std::byte> buffer,
   KMCL_CHECK(maximum_descriptors <= kMaximumPassedDescriptors);
   alignas(cmsghdr) unsigned char control[CMSG_SPACE(kMaximumPassedDescriptors * sizeof(int))];
   ReceivedDatagram received;
+  // Before they are there: without memory later on they would have no owner.
+  received.descriptors.reserve(maximum_descriptors);
   bool was_reset = false;
   while (true) {
     iovec part{buffer.data(), buffer.size()};
@@ -59,6 +62,11 @@ ReceivedDatagram ReceiveDatagram(int socket, std::span<std::byte> buffer,
       received.bytes = static_cast<std::size_t>(bytes);
       received.truncated = (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
       if (maximum_descriptors > 0) TakeDescriptors(header, received.descriptors);
+      // The kernel leaves out descriptors for which there is no room in `control`, or none in our
+      // table; there is no third reason.
+      received.out_of_descriptors = maximum_descriptors > 0 &&
+                                    (header.msg_flags & MSG_CTRUNC) != 0 &&
+                                    received.descriptors.size() < maximum_descriptors;
       return received;
     }
     if (bytes == 0) {
@@ -76,7 +84,7 @@ ReceivedDatagram ReceiveDatagram(int socket, std::span<std::byte> buffer,
       continue;
     }
     if (errno != ECONNRESET) {
-      Log(LogLevel::kError, "transport: recvmsg: %s", std::strerror(errno));
+      Log(LogLevel::kError, "transport: recvmsg: %s", ErrnoText(errno).words());
     }
     received.status = ReceivedDatagram::Status::kEnd;
     return received;
@@ -115,10 +123,12 @@ Result<void> SendDatagram(int socket, std::span<const std::byte> datagram,
       case ECONNRESET:
       case ENOTCONN:
         return std::unexpected(Error::kPeerGone);
+      case ETOOMANYREFS:
+        return std::unexpected(Error::kOutOfDescriptors);
       case EPERM:  // the peer takes no descriptors (see RefuseDescriptors)
         return std::unexpected(Error::kPermissionDenied);
       default:
-        Log(LogLevel::kError, "transport: sendmsg: %s", std::strerror(errno));
+        Log(LogLevel::kError, "transport: sendmsg: %s", ErrnoText(errno).words());
         return std::unexpected(Error::kSystemCall);
     }
   }
@@ -157,7 +167,7 @@ void CloseForeign(std::vector<Descriptor> descriptors) {
   if (error != 0) {
     closings_under_way.fetch_sub(1, std::memory_order_relaxed);
     Log(LogLevel::kError, "transport: no thread to close %zu descriptors, they stay open: %s",
-        owned->size(), std::strerror(error));
+        owned->size(), ErrnoText(error).words());
   }
   (void)owned.release();
 }

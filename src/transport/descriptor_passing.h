@@ -17,6 +17,9 @@ struct ReceivedDatagram {
   Status status = Status::kNothing;
   std::size_t bytes = 0;
   bool truncated = false;  // longer than the buffer, or with more descriptors than were wanted
+  // Some of those that were wanted found no place in our process: it has as many as it may have. No
+  // peer can bring that about by what it sends.
+  bool out_of_descriptors = false;
   std::vector<Descriptor> descriptors;
 };
 
@@ -28,7 +31,8 @@ ReceivedDatagram ReceiveDatagram(int socket, std::span<std::byte> buffer,
 
 // Sends one datagram, without waiting and without SIGPIPE. The descriptors stay the caller's.
 // kWouldBlock: the socket is full. kPeerGone. kPermissionDenied: the peer takes no
-// descriptors any more. kSystemCall: logged.
+// descriptors any more. kOutOfDescriptors: too many of this user's are on their way already.
+// kSystemCall: logged.
 [[nodiscard]] Result<void> SendDatagram(int socket, std::span<const std::byte> datagram,
                                         std::span<const Descriptor> descriptors = {});
 

@@ -204,6 +204,8 @@ class ClientLink : public Link {
   // Whether the server can be shown memory beside the rings. If not, what asks for it fails with
   // kMemoryNotShared.
   virtual bool shares_memory() const { return true; }
+  // Whether offers come with their flags. If not, nobody here can tell a pipe.
+  virtual bool shows_offer_flags() const { return true; }
 
   // Contiguous zeroed pages; the memory grows as needed, up to the limit given when it was dialled.
   [[nodiscard]] virtual Result<PageRun> AllocatePages(std::uint32_t count) = 0;

@@ -78,6 +78,19 @@ TEST_P(LinkContractTest, ABurstIsQueuedAndFlushedInOrder) {
   EXPECT_EQ(c.server->unsent_messages(), 0U);
 }
 
+TEST_P(LinkContractTest, WhatIsSentLaterDoesNotOvertakeWhatWaits) {
+  const Connection c = Connect(*listener);
+  int sent = 0;
+  const auto send = [&] { return c.server->Send(Bytes(std::to_string(sent++))).has_value(); };
+  while (c.server->unsent_messages() < 10) ASSERT_TRUE(send());
+  // Now there is room again, before the waiting ones have been flushed.
+  int received = 0;
+  for (; received < sent / 2; ++received) ASSERT_EQ(Next(*c.client), std::to_string(received));
+  ASSERT_TRUE(send());
+  c.server->Flush();
+  for (; received < sent; ++received) ASSERT_EQ(Next(*c.client), std::to_string(received));
+}
+
 TEST_P(LinkContractTest, APeerThatReadsNothingIsDropped) {
   const Connection c = Connect(*listener);
   Result<void> sent;

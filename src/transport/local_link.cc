@@ -4,11 +4,11 @@
 #include <sys/socket.h>
 
 #include <cerrno>
-#include <cstring>
-#include <deque>
+#include <list>
 #include <map>
 #include <utility>
 
+#include "errno_text.h"
 #include "log.h"
 #include "mutex.h"
 #include "transport/basic_link.h"
@@ -22,7 +22,7 @@ constexpr std::size_t kMaximumWaiting = 1024;
 Error FromErrno(const char* what) {
   const int error = errno;
   if (error == EMFILE || error == ENFILE) return Error::kOutOfDescriptors;
-  Log(LogLevel::kError, "transport: %s: %s", what, std::strerror(error));
+  Log(LogLevel::kError, "transport: %s: %s", what, ErrnoText(error).words());
   return Error::kSystemCall;
 }
 
@@ -57,7 +57,7 @@ class WaitingRoom {
   }
 
   void Close() KMCL_EXCLUDES(mutex_) {
-    std::deque<std::unique_ptr<Link>> left;
+    std::list<std::unique_ptr<Link>> left;
     {
       MutexLock lock(mutex_);
       closed_ = true;
@@ -71,7 +71,8 @@ class WaitingRoom {
   const Descriptor bell_;  // non-blocking eventfd; both its users are ours
   Mutex mutex_;
   bool closed_ KMCL_GUARDED_BY(mutex_) = false;
-  std::deque<std::unique_ptr<Link>> waiting_ KMCL_GUARDED_BY(mutex_);
+  // Not a deque, which takes memory also when it is empty: there may be none when a server goes.
+  std::list<std::unique_ptr<Link>> waiting_ KMCL_GUARDED_BY(mutex_);
 };
 
 struct Registry {
@@ -91,12 +92,20 @@ class LocalListener final : public Listener {
       : name_(std::move(name)), address_("local:" + name_), room_(std::move(room)) {}
 
   ~LocalListener() override {
-    {
+    if (is_registered_) {
       Registry& registry = TheRegistry();
       MutexLock lock(registry.mutex);
       registry.rooms.erase(name_);
     }
     room_->Close();
+  }
+
+  // False: the name is taken.
+  bool Register() {
+    Registry& registry = TheRegistry();
+    MutexLock lock(registry.mutex);
+    is_registered_ = registry.rooms.emplace(name_, room_).second;
+    return is_registered_;
   }
 
   int fd() const override { return room_->fd(); }
@@ -117,6 +126,7 @@ class LocalListener final : public Listener {
   std::string name_;
   std::string address_;
   std::shared_ptr<WaitingRoom> room_;
+  bool is_registered_ = false;
 };
 
 }  // namespace
@@ -124,13 +134,11 @@ class LocalListener final : public Listener {
 Result<std::unique_ptr<Listener>> ListenLocal(const std::string& name) {
   Descriptor bell(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!bell) return std::unexpected(FromErrno("eventfd"));
-  auto room = std::make_shared<WaitingRoom>(std::move(bell));
-  {
-    Registry& registry = TheRegistry();
-    MutexLock lock(registry.mutex);
-    if (!registry.rooms.emplace(name, room).second) return std::unexpected(Error::kAddressInUse);
-  }
-  return std::make_unique<LocalListener>(name, std::move(room));
+  // First the listener, and then its name: without memory for it nobody would give that back.
+  auto listener =
+      std::make_unique<LocalListener>(name, std::make_shared<WaitingRoom>(std::move(bell)));
+  if (!listener->Register()) return std::unexpected(Error::kAddressInUse);
+  return listener;
 }
 
 Result<std::unique_ptr<ClientLink>> DialLocal(const std::string& name, const DialOptions& options) {
@@ -147,8 +155,11 @@ Result<std::unique_ptr<ClientLink>> DialLocal(const std::string& name, const Dia
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sockets) != 0) {
     return std::unexpected(FromErrno("socketpair"));
   }
-  MessageSocket client_socket{Descriptor(sockets[0]), kMaximumUnsentOfClient};
-  MessageSocket server_socket{Descriptor(sockets[1])};
+  // Both have an owner before anything else may fail.
+  Descriptor client_end(sockets[0]);
+  Descriptor server_end(sockets[1]);
+  MessageSocket client_socket(std::move(client_end), kMaximumUnsentOfClient);
+  MessageSocket server_socket(std::move(server_end));
 
   Result<PartitionMemory> memory =
       PartitionMemory::Create(options.bell_count, options.maximum_memory_bytes);

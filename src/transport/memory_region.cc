@@ -10,9 +10,9 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
+#include "errno_text.h"
 #include "log.h"
 #include "transport/descriptor_passing.h"
 
@@ -44,7 +44,7 @@ Error MemoryErrorFromErrno(const char* what) {
     case EACCES:
       return Error::kMemoryKind;
     default:
-      Log(LogLevel::kError, "transport: %s of donated memory: %s", what, std::strerror(error));
+      Log(LogLevel::kError, "transport: %s of donated memory: %s", what, ErrnoText(error).words());
       return Error::kSystemCall;
   }
 }
@@ -120,7 +120,7 @@ bool MemoryRegion::Punch(std::uint64_t first, std::uint64_t count) {
     return true;
   }
   Log(LogLevel::kError, "transport: %llu donated pages are lost: fallocate: %s",
-      static_cast<unsigned long long>(count), std::strerror(errno));
+      static_cast<unsigned long long>(count), ErrnoText(errno).words());
   return false;
 }
 

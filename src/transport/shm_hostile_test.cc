@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -142,6 +143,28 @@ TEST_F(ShmHostileTest, AHelloCarriesExactlyTwoDescriptors) {
     for (int index = 0; index < count; ++index) descriptors.push_back(Memfd());
     EXPECT_EQ(Say(Hello{}, std::move(descriptors)), WelcomeStatus::kHelloMalformed);
   }
+}
+
+TEST_F(ShmHostileTest, AServerWithoutRoomForTheDescriptorsDoesNotBlameTheHello) {
+  // The first one shows the sanitizer every object: it needs a descriptor to look at a new one.
+  EXPECT_EQ(Say(Hello{}, Donation(Memfd())), WelcomeStatus::kAccepted);
+  ConnectRaw();
+  const Hello hello;
+  ASSERT_TRUE(
+      SendDatagram(client.get(), std::as_bytes(std::span(&hello, 1)), Donation(Memfd())));
+
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{0, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  std::array<std::byte, kMaximumMessageBytes> buffer;
+  const ReceiveStatus status = link->Receive(buffer).status;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+
+  EXPECT_EQ(status, ReceiveStatus::kGone);
+  Welcome welcome;
+  ASSERT_EQ(recv(client.get(), &welcome, sizeof welcome, MSG_DONTWAIT), ssize_t{sizeof welcome});
+  EXPECT_EQ(welcome.status, WelcomeStatus::kServerExhausted);
 }
 
 TEST_F(ShmHostileTest, OnlyMemoryThatCannotVanishIsTaken) {

@@ -8,9 +8,9 @@
 
 #include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <utility>
 
+#include "errno_text.h"
 #include "log.h"
 #include "transport/address.h"
 #include "transport/descriptor_passing.h"
@@ -33,8 +33,8 @@ Result<Descriptor> Connect(const std::string& path) {
   if (!address) return std::unexpected(address.error());
   Descriptor socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   if (!socket) {
-    return std::unexpected(errno == EMFILE || errno == ENFILE ? Error::kOutOfDescriptors
-                                                              : Error::kSystemCall);
+    const bool few = errno == EMFILE || errno == ENFILE;
+    return std::unexpected(few ? Error::kOutOfDescriptors : Error::kOutOfMemory);
   }
   // connect() waits while the server's backlog is full; this is the limit of that wait.
   const timeval limit{kDialLimit.count(), 0};
@@ -48,7 +48,8 @@ Result<Descriptor> Connect(const std::string& path) {
       case EPERM:
         return std::unexpected(Error::kPermissionDenied);
       default:
-        Log(LogLevel::kInfo, "transport: connecting to %s: %s", path.c_str(), std::strerror(errno));
+        Log(LogLevel::kInfo, "transport: connecting to %s: %s", path.c_str(),
+            ErrnoText(errno).words());
         return std::unexpected(Error::kAddressUnreachable);
     }
   }
@@ -72,6 +73,10 @@ Result<std::vector<Descriptor>> AwaitWelcome(int socket, std::uint32_t bell_coun
     }
   }
   if (received.status == ReceivedDatagram::Status::kEnd) return std::unexpected(Error::kPeerGone);
+  if (received.out_of_descriptors) {
+    CloseForeign(std::move(received.descriptors));
+    return std::unexpected(Error::kOutOfDescriptors);
+  }
 
   Result<Welcome> welcome = std::unexpected(Error::kHandshakeMalformed);
   if (!received.truncated) {
@@ -110,6 +115,11 @@ void ShmServerLink::TakeHello() {
   ReceivedDatagram received = ReceiveDatagram(socket_.fd(), buffer, kHelloDescriptors);
   if (received.status == ReceivedDatagram::Status::kNothing) return;
   if (received.status == ReceivedDatagram::Status::kEnd) return socket_.Break(nullptr);
+  if (received.out_of_descriptors) {
+    CloseForeign(std::move(received.descriptors));
+    return RefuseWith(WelcomeStatus::kServerExhausted,
+                      DefaultReason(WelcomeStatus::kServerExhausted));
+  }
 
   std::expected<Hello, WelcomeStatus> hello = std::unexpected(WelcomeStatus::kHelloMalformed);
   if (!received.truncated) {
@@ -213,7 +223,12 @@ Result<std::unique_ptr<ClientLink>> DialShm(const std::string& path, const DialO
   Hello hello;
   hello.bell_count = bell_count;
   // A server that refused us at once may have hung up already; its reason still waits to be read.
-  (void)SendDatagram(socket->get(), BytesOf(hello), passed);
+  if (const auto sent = SendDatagram(socket->get(), BytesOf(hello), passed);
+      !sent && sent.error() != Error::kPeerGone) {
+    // Nothing was sent on this connection before: it is the kernel that has no room.
+    return std::unexpected(sent.error() == Error::kOutOfDescriptors ? Error::kOutOfDescriptors
+                                                                    : Error::kOutOfMemory);
+  }
   Result<std::vector<Descriptor>> bells = AwaitWelcome(socket->get(), bell_count, path);
   if (!bells) return std::unexpected(bells.error());
 

@@ -8,10 +8,10 @@
 
 #include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <thread>
 #include <utility>
 
+#include "errno_text.h"
 #include "log.h"
 #include "transport/address.h"
 #include "transport/descriptor.h"
@@ -38,11 +38,11 @@ Error FromErrno(const char* what, const std::string& path) {
     case EACCES:
     case EPERM:
     case EROFS:
-      Log(LogLevel::kError, "transport: %s %s: %s", what, path.c_str(), std::strerror(error));
+      Log(LogLevel::kError, "transport: %s %s: %s", what, path.c_str(), ErrnoText(error).words());
       return Error::kPermissionDenied;
     case ENOENT:
     case ENOTDIR:
-      Log(LogLevel::kError, "transport: %s %s: %s", what, path.c_str(), std::strerror(error));
+      Log(LogLevel::kError, "transport: %s %s: %s", what, path.c_str(), ErrnoText(error).words());
       return Error::kAddressUnreachable;
     case EADDRINUSE:
       return Error::kAddressInUse;
@@ -53,7 +53,7 @@ Error FromErrno(const char* what, const std::string& path) {
     case ENOBUFS:
       return Error::kOutOfMemory;
     default:
-      Log(LogLevel::kError, "transport: %s %s: %s", what, path.c_str(), std::strerror(error));
+      Log(LogLevel::kError, "transport: %s %s: %s", what, path.c_str(), ErrnoText(error).words());
       return Error::kSystemCall;
   }
 }
@@ -200,7 +200,8 @@ class ShmListener final : public Listener {
 
   bool SomebodyWaits() const {
     pollfd look{socket_.get(), POLLIN, 0};
-    return poll(&look, 1, 0) == 1;
+    // Not 0: with a limit of no descriptors at all, poll() refuses to look.
+    return poll(&look, 1, 0) != 0;
   }
 
   bool RefuseOne() {

@@ -29,7 +29,7 @@ constexpr std::size_t kDatagramBytes = 32 * 1024;
 constexpr std::uint64_t kMostBytes = std::uint64_t{4} << 30;
 constexpr std::uint32_t kMostDescriptors = 1u << 17;
 
-// Waits for `events`, a millisecond at the most if `again`. False: the time is up.
+// Waits for `events`. False: the time is up.
 bool WaitFor(int socket, short events, Clock::time_point begin, std::uint32_t limit_ms) {
   int timeout = -1;
   if (limit_ms != 0) {
@@ -81,7 +81,9 @@ Result<void> TransferSocket::Send(Kind kind, std::span<const std::byte> bytes,
     while (true) {
       const auto sent = SendDatagram(socket_, datagram, passed);
       if (sent) break;
-      if (sent.error() != Error::kWouldBlock) return sent;
+      if (sent.error() != Error::kWouldBlock && sent.error() != Error::kOutOfDescriptors) {
+        return sent;
+      }
       if (!WaitFor(socket_, POLLOUT, begin, limit_ms)) return std::unexpected(Error::kWouldBlock);
       // With too many descriptors on their way the socket is writable all the same.
       const timespec moment{0, 1'000'000};
@@ -114,6 +116,7 @@ Result<TransferSocket::Message> TransferSocket::Receive(std::uint32_t limit_ms) 
     const auto bytes = header.Get<std::uint64_t>();
     const auto descriptors = header.Get<std::uint32_t>();
     const auto reserved = header.Get<std::uint32_t>();
+    if (received.out_of_descriptors) return std::unexpected(Error::kOutOfDescriptors);
     if (!header.ok() || received.truncated || magic != kMagic) {
       return std::unexpected(Error::kSaveMalformed);
     }

@@ -56,7 +56,7 @@ class TransferSocket {
   [[nodiscard]] Result<void> Send(Kind kind, std::span<const std::byte> bytes,
                                   std::span<const Descriptor> descriptors,
                                   std::uint32_t limit_ms) const;
-  // kPeerGone, kWouldBlock, kSaveMalformed, kSaveVersion.
+  // kPeerGone, kWouldBlock, kSaveMalformed, kSaveVersion, kOutOfDescriptors.
   [[nodiscard]] Result<Message> Receive(std::uint32_t limit_ms) const;
 
  private:

@@ -3,9 +3,9 @@
 #pragma once
 
 #include <cerrno>
-#include <cstring>
 #include <expected>
 #include <string>
+#include <system_error>
 #include <utility>
 
 namespace kmcl::vmm {
@@ -20,7 +20,7 @@ inline std::unexpected<std::string> Fail(std::string why) {
 
 // `what` and the reason that errno gives.
 inline std::unexpected<std::string> FailWithErrno(std::string what) {
-  return std::unexpected(std::move(what) + ": " + std::strerror(errno));
+  return std::unexpected(std::move(what) + ": " + std::generic_category().message(errno));
 }
 
 }  // namespace kmcl::vmm

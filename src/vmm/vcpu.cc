@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdio>
 #include <mutex>
+#include <system_error>
 
 namespace kmcl::vmm {
 namespace {
@@ -113,8 +114,8 @@ void Vcpu::Run(const Surroundings& surroundings) {
         break;
       }
     } else if (errno != EINTR && errno != EAGAIN) {
-      surroundings.failed(
-          Describe(std::string("KVM cannot run the guest: ") + std::strerror(errno)));
+      surroundings.failed(Describe(std::string("KVM cannot run the guest: ") +
+                                   std::generic_category().message(errno)));
       break;
     }
   }

@@ -20,7 +20,7 @@ constexpr LONGLONG kSecondsFrom1601To1970 = 11'644'473'600;
 
 LONGLONG Ticks(clockid_t clock) {
   timespec now{};
-  clock_gettime(clock, &now);
+  (void)clock_gettime(clock, &now);
   return LONGLONG{now.tv_sec} * kTicksPerSecond + now.tv_nsec / 100;
 }
 

@@ -1,7 +1,12 @@
 // vmbus copy to a server process that lives.
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 
 #include "process.h"
@@ -105,6 +110,59 @@ TEST_F(VmbusCopy, LeavesNothingBehindWhenTheDiskIsFull) {
   // And the server goes on.
   const std::string small = Generate("small", "1000");
   EXPECT_EQ(RunVmbus({"copy", "--bus", bus.address(), small}).exit_code, 0);
+}
+
+// A file system of four mebibytes, for this process and those that it starts, until the end of the
+// scope.
+class SmallDisk {
+ public:
+  explicit SmallDisk(const std::string& path) : path_(path) {
+    const uid_t user = geteuid();
+    const gid_t group = getegid();
+    if (unshare(user == 0 ? CLONE_NEWNS : CLONE_NEWUSER | CLONE_NEWNS) != 0) return;
+    if (user != 0) {
+      WriteFile("/proc/self/setgroups", "deny");
+      WriteFile("/proc/self/uid_map", std::to_string(user) + " " + std::to_string(user) + " 1");
+      WriteFile("/proc/self/gid_map", std::to_string(group) + " " + std::to_string(group) + " 1");
+    }
+    // What is mounted here is nobody else's business.
+    mounted_ = mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+               mount("none", path.c_str(), "tmpfs", 0, "size=4m") == 0;
+  }
+  ~SmallDisk() {
+    if (mounted_) umount2(path_.c_str(), MNT_DETACH);
+  }
+  SmallDisk(const SmallDisk&) = delete;
+  SmallDisk& operator=(const SmallDisk&) = delete;
+  bool mounted() const { return mounted_; }
+
+ private:
+  const std::string path_;
+  bool mounted_ = false;
+};
+
+TEST_F(VmbusCopy, GoesOnWhenTheDiskIsReallyFull) {
+  const TemporaryDirectory received;
+  const SmallDisk disk(received.path());
+  if (!disk.mounted()) GTEST_SKIP() << "no file system can be mounted: " << std::strerror(errno);
+  const std::string address = "unix:" + files_.File("bus");
+  Process server(
+      {"serve", "--bus", address, "--json", "--directory", received.path(), "--ready-fd", "3"});
+  ASSERT_EQ(server.NextLine(), "ready " + address);
+  const std::string large = Generate("large", "8M");
+  const std::string half = Generate("half", "3M");
+  for (int round = 0; round < 2; ++round) {
+    const Finished copy = RunVmbus({"copy", "--bus", address, large});
+    EXPECT_EQ(copy.exit_code, 1) << copy.out;
+    EXPECT_NE(copy.error.find("No space left"), std::string::npos) << copy.error;
+    EXPECT_TRUE(received.Entries().empty());
+    // What had been written is gone: there is room again.
+    EXPECT_EQ(RunVmbus({"copy", "--bus", address, half}).exit_code, 0);
+    EXPECT_EQ(ReadFile(received.File("half")), ReadFile(half));
+    std::filesystem::remove(received.File("half"));
+  }
+  server.Signal(SIGTERM);
+  EXPECT_EQ(server.Wait().exit_code, 0);
 }
 
 TEST_F(VmbusCopy, RefusesWhatIsNotARegularFile) {

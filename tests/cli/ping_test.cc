@@ -106,7 +106,7 @@ TEST(VmbusPerf, MeasuresWithAServerOfItsOwn) {
       RunVmbus({"perf", "--sizes", "8,65536", "--seconds", "0.05", "--json"}).Json();
   ASSERT_TRUE(object.is_object());
   EXPECT_EQ(object["ok"], true) << object;
-  ASSERT_EQ(object["results"].size(), 8u);  // two waits, two modes, two sizes
+  ASSERT_EQ(object["results"].size(), 12u);  // three waits, two modes, two sizes
   for (const auto& row : object["results"]) {
     EXPECT_GT(row["packets_per_second"], 0) << row;
     EXPECT_EQ(row.contains("latency_ns"), row["mode"] == "roundtrip");

@@ -202,6 +202,22 @@ TEST_F(Arguments, BusHandlesAreDuplicatedAndClosed) {
   EXPECT_EQ(Status(VmbChannelEnable(server_channel_)), STATUS_SUCCESS);
 }
 
+TEST_F(Arguments, TheWaitPolicyIsSetInTheInitWindow) {
+  EXPECT_EQ(Status(KmclChannelInitSetWaitPolicy(nullptr, KMCL_SPIN_NEVER)),
+            STATUS_INVALID_PARAMETER_1);
+  for (const ULONG spin : {KMCL_SPIN_NEVER, ULONG{30}, KMCL_SPIN_ADAPTIVE}) {
+    EXPECT_EQ(Status(KmclChannelInitSetWaitPolicy(server_channel_, spin)), STATUS_SUCCESS);
+    EXPECT_EQ(Status(KmclChannelInitSetWaitPolicy(client_channel_, spin)), STATUS_SUCCESS);
+  }
+  ASSERT_EQ(Status(VmbServerChannelInitSetTargetInterfaceId(server_channel_, kType, kInstance)),
+            STATUS_SUCCESS);
+  ASSERT_EQ(Status(VmbServerChannelInitSetVmbusHandle(server_channel_, partition_)),
+            STATUS_SUCCESS);
+  ASSERT_EQ(Status(VmbChannelEnable(server_channel_)), STATUS_SUCCESS);
+  EXPECT_EQ(Status(KmclChannelInitSetWaitPolicy(server_channel_, KMCL_SPIN_NEVER)),
+            STATUS_INVALID_PARAMETER_1);
+}
+
 TEST_F(Arguments, CountersCheckTheirStructure) {
   KMCL_CHANNEL_COUNTERS counters{};
   EXPECT_EQ(Status(KmclChannelQueryCounters(client_channel_, &counters)),

@@ -2,6 +2,7 @@
 #include <kmcl/raw.h>
 #include <poll.h>
 
+#include <atomic>
 #include <span>
 
 #include "driver.h"
@@ -112,6 +113,19 @@ std::string Driver::Raw(const Words& words) {
                                 payload));
   }
   if (what == "flush") return std::to_string(KmclRawFlush(channel));
+  if (what == "spoil") {
+    // As the peer could: the ring's first packet tells where its control page is, in front of the
+    // data, and the write index is the first word there.
+    KMCL_RAW_PACKET packet{};
+    const NTSTATUS status = KmclRawPeek(channel, &packet);
+    if (!NT_SUCCESS(status)) return std::to_string(status);
+    constexpr std::size_t kDescriptorBytes = 16;
+    constexpr std::size_t kPageBytes = 4096;
+    auto* const write_index = reinterpret_cast<std::uint32_t*>(
+        static_cast<std::byte*>(packet.Payload) - kDescriptorBytes - kPageBytes);
+    std::atomic_ref(*write_index).store(12);  // no multiple of 8
+    return std::to_string(status);
+  }
   if (what == "skip") return std::to_string(KmclRawSkip(channel));
   if (what == "release") return std::to_string(KmclRawRelease(channel));
   if (what == "peek" || what == "read") {

@@ -1,8 +1,11 @@
 // The ends of a bus themselves: their statuses, several clients, several servers (kmcl/endpoint.h).
+#include <sched.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
+#include <string>
 
 #include "direct_fixture.h"
 
@@ -51,8 +54,51 @@ TEST_F(Endpoints, BadArgumentsAreNamed) {
   EXPECT_EQ(Serve(Address("a").c_str(), &options, &server), STATUS_INVALID_PARAMETER_2);
   options.DispatchThreads = 0;
   EXPECT_EQ(Serve(Address("a").c_str(), &options, &server), STATUS_INVALID_PARAMETER_2);
+  KmclEndpointOptionsInit(&options);
+  const ULONG nowhere = 1'000'000;
+  options.DispatchProcessors = &nowhere;
+  EXPECT_EQ(Serve(Address("a").c_str(), &options, &server), STATUS_INVALID_PARAMETER_2);
   KmclServerDestroy(nullptr);
   KmclClientDestroy(nullptr);
+}
+
+TEST_F(Endpoints, ProgramsOfBeforeTheLastOptionAreServed) {
+  KMCL_ENDPOINT_OPTIONS options;
+  KmclEndpointOptionsInit(&options);
+  options.Size = offsetof(KMCL_ENDPOINT_OPTIONS, DispatchProcessors);
+  const ULONG nowhere = 1'000'000;
+  options.DispatchProcessors = &nowhere;  // what stands behind their end is none of theirs
+  KMCL_SERVER server = nullptr;
+  EXPECT_EQ(Serve(Address("short").c_str(), &options, &server), STATUS_SUCCESS);
+  KmclServerDestroy(server);
+}
+
+TEST_F(Endpoints, DispatchThreadsRunWhereTheyAreTold) {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  ASSERT_EQ(sched_getaffinity(0, sizeof allowed, &allowed), 0);
+  ULONG processor = 0;
+  while (!CPU_ISSET(processor, &allowed)) ++processor;
+  const ULONG processors[] = {processor, processor};
+  KMCL_ENDPOINT_OPTIONS options;
+  KmclEndpointOptionsInit(&options);
+  options.DispatchThreads = 2;
+  options.DispatchProcessors = processors;
+  KMCL_SERVER server = nullptr;
+  ASSERT_EQ(Serve(Address("bound").c_str(), &options, &server), STATUS_SUCCESS);
+  int bound = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    cpu_set_t its;
+    CPU_ZERO(&its);
+    const pid_t thread = std::stoi(task.path().filename());
+    if (sched_getaffinity(thread, sizeof its, &its) != 0) continue;
+    bound += CPU_COUNT(&its) == 1 && CPU_ISSET(processor, &its) ? 1 : 0;
+  }
+  if (CPU_COUNT(&allowed) == 1) {
+    GTEST_SKIP() << "with one processor every thread is bound to it";
+  }
+  EXPECT_EQ(bound, 2);
+  KmclServerDestroy(server);
 }
 
 TEST_F(Endpoints, NobodyServesTheAddress) {

@@ -239,6 +239,19 @@ TEST_P(RawMode, AnEndThatSleepsIsWokenWhenTheOtherIsKilled) {
   EXPECT_TRUE(survivor.Wait("Closed"));
 }
 
+TEST_P(RawMode, ARingThatThePeerBreaksEndsTheChannel) {
+  const Channel server = AddRawServer();
+  const Channel client = AddClient();
+  ASSERT_NO_FATAL_FAILURE(Open(server, client));
+  ASSERT_EQ(client.Send(1, 16), STATUS_SUCCESS);
+  ASSERT_EQ(Raw(server, "wait 1 0 none"), STATUS_SUCCESS);
+  ASSERT_EQ(Raw(server, "spoil"), STATUS_SUCCESS);
+  EXPECT_EQ(Raw(server, "skip"), STATUS_SUCCESS);
+  EXPECT_EQ(Raw(server, "peek"), STATUS_DATA_ERROR);
+  EXPECT_TRUE(server.Wait("Closed"));
+  EXPECT_TRUE(client.Wait("Closed"));
+}
+
 TEST_P(RawMode, AReopenedChannelWorksAgain) {
   const Channel server = AddRawServer();
   const Channel client = AddRawClient();

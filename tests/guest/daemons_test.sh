@@ -66,7 +66,9 @@ echo "a long file, please"
 await 1 find /disk/in -name long
 echo "it comes"
 read -r word
-[ -e /disk/in/long ] || echo "it is gone"
+is_gone() { [ -e /disk/in/long ] || echo gone; }
+await 1 is_gone
+[ -n "$(is_gone)" ] && echo "it is gone"
 echo "reboot, please"
 read -r word'
 host_commands='await_said "pairs, please"

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -130,6 +131,8 @@ TEST_P(SystemCalls, AreNotMadeOnABusyChannelThatIsPolledAtBothEnds) {
     alarm(0);
     for (const auto& [where, count] : tracer.counts()) {
       const auto [thread, number] = where;
+      // For want of packets: whoever is to send them was kept from running, as tracing does.
+      if (number == SYS_sched_yield) continue;
       const bool is_server = thread == state.server_dispatch_thread;
       if (!is_server && thread != state.client_dispatch_thread) {
         // Another thread is not on a packet's way; it resumes the wait that attaching interrupted,

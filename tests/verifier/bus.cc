@@ -55,6 +55,9 @@ struct Callbacks {
     }
     the_bus->received.Set();
   }
+  static VOID ServerBatchEnd(VMBCHANNEL, UINT32) {
+    if (the_bus->on_batch_end) the_bus->on_batch_end();
+  }
   static VOID ClientDone(VMBPACKET packet, NTSTATUS, PVOID, UINT32) {
     if (the_bus->on_done) {
       the_bus->on_done(packet);
@@ -87,7 +90,8 @@ Bus::Bus() {
   Check(VmbChannelAllocate(KmclServerDeviceObject(server), TRUE, &server_channel));
   Check(VmbServerChannelInitSetVmbusHandle(server_channel, partition));
   Check(VmbServerChannelInitSetTargetInterfaceId(server_channel, kType, kInstance));
-  Check(VmbChannelInitSetProcessPacketCallbacks(server_channel, &Callbacks::ServerPacket, nullptr));
+  Check(VmbChannelInitSetProcessPacketCallbacks(server_channel, &Callbacks::ServerPacket,
+                                               &Callbacks::ServerBatchEnd));
   VMB_CHANNEL_STATE_CHANGE_CALLBACKS callbacks;
   VMB_CHANNEL_STATE_CHANGE_CALLBACKS_INIT(&callbacks);
   callbacks.EvtChannelPostStarted = &Callbacks::ServerActive;

@@ -40,6 +40,7 @@ class Bus {
   VMBPACKET Send(bool wait);
   // What the server does with a packet; by default it keeps it.
   std::function<void(VMBPACKETCOMPLETION packet, PVOID buffer)> on_packet;
+  std::function<void()> on_batch_end;
   // At the client.
   std::function<void(VMBPACKET packet)> on_done;
   std::function<void()> on_started;

@@ -5,9 +5,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
+#include "errno_text.h"
 #include "log.h"
 
 namespace kmcl::transport::kvm {
@@ -17,7 +17,7 @@ Result<Descriptor> MakeEvent() {
   Descriptor event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (event) return event;
   if (errno == EMFILE || errno == ENFILE) return std::unexpected(Error::kOutOfDescriptors);
-  Log(LogLevel::kError, "kvm: eventfd: %s", std::strerror(errno));
+  Log(LogLevel::kError, "kvm: eventfd: %s", ErrnoText(errno).words());
   return std::unexpected(Error::kSystemCall);
 }
 

@@ -8,8 +8,9 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
-#include <system_error>
+#include <exception>
 
+#include "errno_text.h"
 #include "log.h"
 #include "transport/kvm/enlightenments.h"
 #include "wire/messages.h"
@@ -27,7 +28,7 @@ constexpr std::uint64_t kSignalEvent = 0x005D;
 constexpr std::uint64_t kCodeMask = 0xFFFF;
 
 Error LogFailure(const char* what) {
-  Log(LogLevel::kError, "kvm: %s: %s", what, std::strerror(errno));
+  Log(LogLevel::kError, "kvm: %s: %s", what, ErrnoText(errno).words());
   return Error::kSystemCall;
 }
 
@@ -89,7 +90,7 @@ Result<void> KernelSynic::Start() {
   }
   try {
     thread_ = std::thread([this] { WaitForEnds(); });
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {
     return std::unexpected(Error::kOutOfMemory);
   }
   return {};
@@ -172,7 +173,7 @@ bool KernelSynic::Connect(std::uint32_t connection, int event) {
   if (ioctl(vm_, KVM_HYPERV_EVENTFD, &route) == 0) return true;
   if (!routes_refused_.exchange(true)) {
     Log(LogLevel::kWarning, "kvm: signals of connection 0x%x leave the kernel: %s", connection,
-        std::strerror(errno));
+        ErrnoText(errno).words());
   }
   return false;
 }
@@ -184,7 +185,7 @@ void KernelSynic::Disconnect(std::uint32_t connection) {
   route.flags = KVM_HYPERV_EVENTFD_DEASSIGN;
   if (ioctl(vm_, KVM_HYPERV_EVENTFD, &route) != 0) {
     Log(LogLevel::kError, "kvm: connection 0x%x cannot be disconnected: %s", connection,
-        std::strerror(errno));
+        ErrnoText(errno).words());
   }
 }
 

@@ -5,9 +5,9 @@
 
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
+#include "errno_text.h"
 #include "log.h"
 #include "transport/kvm/cpuid.h"
 
@@ -96,14 +96,14 @@ Result<void> Machine::StartInUserSpace() {
                       .bitmap = none_allowed.data()};
   if (ioctl(vm_, KVM_ENABLE_CAP, &user_space) != 0 ||
       ioctl(vm_, KVM_X86_SET_MSR_FILTER, &filter) != 0) {
-    Log(LogLevel::kError, "kvm: taking over Hyper-V's registers: %s", std::strerror(errno));
+    Log(LogLevel::kError, "kvm: taking over Hyper-V's registers: %s", ErrnoText(errno).words());
     return std::unexpected(Error::kSystemCall);
   }
   const int tsc_khz = ioctl(processors_.front(), KVM_GET_TSC_KHZ);
   // Ten times the clock's rate is the least that it can be computed from.
   if (tsc_khz < 100'000) {
     Log(LogLevel::kError, "kvm: the frequency of the TSC: %s",
-        tsc_khz < 0 ? std::strerror(errno) : "too low");
+        tsc_khz < 0 ? ErrnoText(errno).words() : "too low");
     return std::unexpected(Error::kSystemCall);
   }
   enlightenments_.SetTscFrequency(static_cast<std::uint64_t>(tsc_khz) * 1000, tsc_is_invariant_);
@@ -162,14 +162,14 @@ bool Machine::HandleOut(std::uint32_t processor, const kvm_run& run) {
   kvm_regs registers{};
   if (ioctl(processors_[processor], KVM_GET_REGS, &registers) != 0) {
     if (failed_calls_.Count()) {
-      Log(LogLevel::kError, "kvm: a hypercall's registers: %s", std::strerror(errno));
+      Log(LogLevel::kError, "kvm: a hypercall's registers: %s", ErrnoText(errno).words());
     }
     return false;
   }
   registers.rax = std::to_underlying(bus_->Call(registers.rcx, registers.rdx));
   // The instruction itself is completed by the next KVM_RUN.
   if (ioctl(processors_[processor], KVM_SET_REGS, &registers) != 0 && failed_calls_.Count()) {
-    Log(LogLevel::kError, "kvm: a hypercall's result: %s", std::strerror(errno));
+    Log(LogLevel::kError, "kvm: a hypercall's result: %s", ErrnoText(errno).words());
   }
   return true;
 }
@@ -181,7 +181,7 @@ Result<std::uint64_t> Machine::ReferenceTime() const {
   constexpr std::uint64_t kNanosecondsPerUnit = 100;
   kvm_clock_data clock{};
   if (ioctl(vm_, KVM_GET_CLOCK, &clock) != 0) {
-    Log(LogLevel::kError, "kvm: the machine's clock: %s", std::strerror(errno));
+    Log(LogLevel::kError, "kvm: the machine's clock: %s", ErrnoText(errno).words());
     return std::unexpected(Error::kSystemCall);
   }
   return clock.clock / kNanosecondsPerUnit;
@@ -204,7 +204,7 @@ void Machine::RaiseInterrupt(std::uint32_t processor, std::uint8_t vector) {
   // 0 says that the guest has the processor's APIC off: then it wants no interrupts.
   if (ioctl(vm_, KVM_SIGNAL_MSI, &message) < 0 && failed_calls_.Count()) {
     Log(LogLevel::kError, "kvm: an interrupt for processor %u: %s", processor,
-        std::strerror(errno));
+        ErrnoText(errno).words());
   }
 }
 
@@ -219,7 +219,7 @@ std::uint64_t Machine::TimeStamp(std::uint32_t processor) {
   request.count = 1;
   request.entry.index = kTscRegister;
   if (ioctl(processors_[processor], KVM_GET_MSRS, &request) != 1 && failed_calls_.Count()) {
-    Log(LogLevel::kError, "kvm: the TSC of processor %u: %s", processor, std::strerror(errno));
+    Log(LogLevel::kError, "kvm: the TSC of processor %u: %s", processor, ErrnoText(errno).words());
   }
   return request.entry.data;
 }

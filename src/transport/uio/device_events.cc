@@ -5,10 +5,10 @@
 
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <string_view>
 #include <utility>
 
+#include "errno_text.h"
 #include "log.h"
 
 namespace kmcl::transport::uio {
@@ -27,7 +27,7 @@ DeviceEvents DeviceEvents::Listen() {
   if (!socket ||
       bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     Log(LogLevel::kWarning, "uio: devices that come later will not be seen: %s",
-        std::strerror(errno));
+        ErrnoText(errno).words());
     socket.Reset();
   }
   return DeviceEvents(std::move(socket));

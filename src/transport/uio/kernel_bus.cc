@@ -9,12 +9,12 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
-#include <cstring>
 #include <memory>
 #include <string_view>
 #include <tuple>
 #include <utility>
 
+#include "errno_text.h"
 #include "log.h"
 #include "transport/descriptor.h"
 
@@ -50,9 +50,10 @@ Result<void> WriteText(const std::string& path, std::string_view text) {
     return std::unexpected(Error::kPermissionDenied);
   }
   if (error == ENOENT) return std::unexpected(Error::kChannelUnknown);
+  const ErrnoText meaning(error);
   const char* const why = error == kNotSupportedInKernel
                               ? "it wants the channel to have a monitor, which its offer has not"
-                              : std::strerror(error);
+                              : meaning.words();
   Log(LogLevel::kError, "uio: writing %.*s to %s: %s", static_cast<int>(text.size()), text.data(),
       path.c_str(), why);
   return std::unexpected(error == kNotSupportedInKernel || error == ENODEV || error == EINVAL
@@ -78,11 +79,6 @@ template <typename Number>
 std::optional<Number> ReadNumber(const std::string& path) {
   const auto text = ReadText(path);
   return text ? ParseNumber<Number>(*text) : std::nullopt;
-}
-
-std::optional<wire::Guid> ReadGuid(const std::string& path) {
-  const auto text = ReadText(path);
-  return text ? wire::ParseGuid(*text) : std::nullopt;
 }
 
 // Names in a folder but for those that begin with a dot; none when there is no such folder.
@@ -124,7 +120,8 @@ std::vector<Subchannel> ReadSubchannels(const std::string& folder) {
   std::vector<Subchannel> found;
   for (const std::string& name : NamesIn(folder)) {
     const auto id = ParseNumber<std::uint32_t>(name);
-    const std::string channel = folder + "/" + name;
+    std::string channel = folder + "/";
+    channel += name;
     const auto index = ReadNumber<std::uint16_t>(channel + "/subchannel_id");
     if (!id || !index || *index == 0) continue;  // the primary, or just going
     found.push_back({.id = wire::ChannelId{*id},
@@ -154,19 +151,22 @@ std::string KernelBus::RingFile(const wire::Guid& instance, wire::ChannelId subc
 bool KernelBus::present() const { return Exists(BusFolder() + "/devices"); }
 
 Result<BusDevice> KernelBus::Read(const std::string& folder, const wire::Guid& instance) const {
-  const auto type = ReadGuid(folder + "/class_id");
-  const auto named = ReadGuid(folder + "/device_id");
-  const auto id = ReadNumber<std::uint32_t>(folder + "/id");
-  const char* const wrong = !type                         ? "class_id"
-                            : !named || named != instance ? "device_id"
-                            : !id                         ? "id"
-                                                          : nullptr;
-  if (wrong != nullptr) {
-    if (!Exists(folder)) return std::unexpected(Error::kChannelUnknown);
-    Log(LogLevel::kWarning, "uio: %s/%s says \"%s\", which makes no sense", folder.c_str(), wrong,
-        ReadText(folder + "/" + wrong).value_or("").c_str());
+  const auto type_text = ReadText(folder + "/class_id");
+  const auto named_text = ReadText(folder + "/device_id");
+  const auto id_text = ReadText(folder + "/id");
+  // Its folder stands before and after what is in it: it comes or goes, or does both just now.
+  if (!type_text || !named_text || !id_text) return std::unexpected(Error::kChannelUnknown);
+
+  const auto type = wire::ParseGuid(*type_text);
+  const auto id = ParseNumber<std::uint32_t>(*id_text);
+  const auto refuse = [&](const char* file, const std::string& text) {
+    Log(LogLevel::kWarning, "uio: %s/%s says \"%s\", which makes no sense", folder.c_str(), file,
+        text.c_str());
     return std::unexpected(Error::kFieldOutOfRange);
-  }
+  };
+  if (!type) return refuse("class_id", *type_text);
+  if (wire::ParseGuid(*named_text) != instance) return refuse("device_id", *named_text);
+  if (!id) return refuse("id", *id_text);
   BusDevice device{.interface_type = *type, .instance = instance, .id = wire::ChannelId{*id}};
   device.monitor = ReadMonitor(folder);
   device.driver = LinkedName(folder + "/driver");

@@ -87,6 +87,19 @@ TEST(KernelBusTest, AnAttributeThatIsNoneMakesNoDevice) {
   }
 }
 
+TEST(KernelBusTest, ADeviceThatIsJustComingOrGoingIsNoneYetAndNothingToWarnOf) {
+  for (const char* file : {"class_id", "device_id", "id"}) {
+    FakeBus fake;
+    fake.AddDevice(kEchoType, kEcho, 12);
+    std::filesystem::remove(fake.Device(kEcho) / file);
+    int lines = 0;
+    SetLogSink([](void* count, LogLevel, const char*) { ++*static_cast<int*>(count); }, &lines);
+    EXPECT_EQ(fake.bus().Device(kEcho).error(), Error::kChannelUnknown) << file;
+    SetLogSink(nullptr, nullptr);
+    EXPECT_EQ(lines, 0) << file;
+  }
+}
+
 TEST(KernelBusTest, AMonitorThatIsNoneIsNone) {
   FakeBus fake;
   fake.AddDevice(kEchoType, kEcho, 12);

@@ -8,11 +8,11 @@
 
 #include <atomic>
 #include <cerrno>
-#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "errno_text.h"
 #include "log.h"
 #include "transport/memory_region.h"
 #include "wire/ids.h"
@@ -45,7 +45,7 @@ Error ErrorOfOpen(const std::string& path) {
     case EIO:
       return Error::kDeviceRemoved;
     default:
-      Log(LogLevel::kWarning, "uio: opening %s: %s", path.c_str(), std::strerror(error));
+      Log(LogLevel::kWarning, "uio: opening %s: %s", path.c_str(), ErrnoText(error).words());
       // The kernel gives EAGAIN, and others, for a host that says no.
       return error == EAGAIN ? Error::kDeviceRemoved : Error::kSystemCall;
   }
@@ -58,6 +58,28 @@ Result<Mapping> MapPage(int node, std::size_t map) {
                           node, static_cast<off_t>(map * kPageBytes));
   if (page == MAP_FAILED) return std::unexpected(MemoryErrorFromErrno("mapping a page of the bus"));
   return Mapping(static_cast<std::byte*>(page), kPageBytes);
+}
+
+// How many pages the kernel has in a file of rings, which it maps from the beginning on, in part or
+// whole, and refuses to map beyond the end. What sysfs says of the size of a sub-channel's is a
+// constant, and no word of what the driver has made (Linux 6.1: 2 MiB a ring, whatever its primary
+// has).
+Result<std::uint64_t> MappablePages(int file, std::uint64_t at_most) {
+  std::uint64_t fit = 0;
+  std::uint64_t too_many = at_most + 1;
+  while (too_many - fit > 1) {
+    const std::uint64_t pages = fit + (too_many - fit) / 2;
+    void* const mapped = mmap(nullptr, pages * kPageBytes, PROT_READ, MAP_SHARED, file, 0);
+    if (mapped != MAP_FAILED) {
+      munmap(mapped, pages * kPageBytes);
+      fit = pages;
+    } else if (errno == ENODEV) {
+      return std::unexpected(Error::kDeviceRemoved);  // the kernel has closed it
+    } else {
+      too_many = pages;
+    }
+  }
+  return fit;
 }
 
 void SetBit(std::byte* bits, std::uint32_t bit) {
@@ -101,8 +123,16 @@ Result<std::shared_ptr<KernelChannel>> KernelChannel::Open(
   const auto monitor = subchannel ? subchannel->monitor : device.monitor;
   std::shared_ptr<KernelChannel> channel(new KernelChannel(id, monitor, std::move(node)));
   channel->ring_file_ = std::move(ring_file);
-  // Sub-channels have rings of the same size as their primary, whatever their file claims.
   channel->ring_pages_ = static_cast<std::uint32_t>(ring_bytes / kPageBytes);
+  if (subchannel) {
+    constexpr std::uint64_t kMostPages = (std::uint64_t{1} << 25) / kPageBytes;
+    const auto pages = MappablePages(channel->ring_file_.get(), 2 * kMostPages);
+    if (!pages) return std::unexpected(pages.error());
+    if (*pages < 4 || *pages % 2 != 0 || *pages == 2 * kMostPages) {
+      return std::unexpected(Error::kRingGeometry);
+    }
+    channel->ring_pages_ = static_cast<std::uint32_t>(*pages / 2);
+  }
   if (monitor) {
     if (auto mapped = channel->MapMonitor(); !mapped) return std::unexpected(mapped.error());
   }

@@ -2,6 +2,8 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -15,6 +17,9 @@ namespace {
 
 // The newest that Linux speaks. Of what came later nothing can be had through it.
 constexpr wire::Version kNewest = wire::Version::kIron;
+// How long to wait for what the kernel does not announce: twice as long each time.
+constexpr std::chrono::milliseconds kLookAgainAfter{2};
+constexpr std::chrono::milliseconds kLookAgainAtMost{1000};
 
 class KernelDoorbell final : public Doorbell {
  public:
@@ -60,7 +65,9 @@ Result<void> KernelLink::Start(std::uint32_t bell_count) {
   if (!wait_) return std::unexpected(ErrorOfDescriptors());
   wake_ = Descriptor(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake_) return std::unexpected(ErrorOfDescriptors());
-  for (const int fd : {wake_.get(), events_.fd()}) {
+  again_ = Descriptor(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!again_) return std::unexpected(ErrorOfDescriptors());
+  for (const int fd : {wake_.get(), again_.get(), events_.fd()}) {
     epoll_event event{.events = EPOLLIN, .data = {.fd = fd}};
     if (fd >= 0 && epoll_ctl(wait_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
       return std::unexpected(ErrorOfDescriptors());
@@ -75,6 +82,20 @@ Result<void> KernelLink::Start(std::uint32_t bell_count) {
 }
 
 void KernelLink::Wake() const { (void)eventfd_write(wake_.get(), 1); }
+
+void KernelLink::LookAgain(bool wanted) {
+  look_again_after_ = !wanted
+                          ? std::chrono::milliseconds{}
+                          : std::clamp(2 * look_again_after_, kLookAgainAfter, kLookAgainAtMost);
+  const std::int64_t ms = look_again_after_.count();
+  const itimerspec after{.it_interval = {}, .it_value = {ms / 1000, ms % 1000 * 1'000'000}};
+  (void)timerfd_settime(again_.get(), 0, &after, nullptr);
+}
+
+bool KernelLink::TakeLookAgain() const {
+  std::uint64_t times = 0;
+  return read(again_.get(), &times, sizeof times) == ssize_t{sizeof times};
+}
 
 // ---- Messages.
 
@@ -97,7 +118,8 @@ ReceivedMessage KernelLink::Receive(std::span<std::byte> buffer) {
     eventfd_t ignored = 0;
     (void)eventfd_read(wake_.get(), &ignored);
     TakeGone();
-    if (events_.Take() && offers_wanted_) LookAround();
+    const bool again = TakeLookAgain();
+    if ((events_.Take() || again) && offers_wanted_) LookAround();
   }
   if (answers_.empty()) {
     return {.status = bus_gone_ ? ReceiveStatus::kGone : ReceiveStatus::kNothing};
@@ -226,6 +248,14 @@ void KernelLink::LookAround() {
       Offer(id, offered);
     }
   }
+  // A sub-channel is announced before its driver has made the rings, as it does when the primary is
+  // open.
+  LookAgain(
+      std::ranges::any_of(devices.value_or(std::vector<BusDevice>{}), [&](const BusDevice& device) {
+        return device.uio && device.open &&
+               std::ranges::any_of(device.subchannels,
+                                   [](const Subchannel& each) { return !each.open; });
+      }));
   if (bus_gone_) Wake();
 }
 

@@ -14,6 +14,7 @@
 // program's can be shown to the host. See docs/transports.md.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -68,6 +69,7 @@ class KernelLink final : public ClientLink {
   Result<ClientRings> MakeRings(wire::ChannelId channel, std::uint32_t outgoing_pages,
                                 std::uint32_t incoming_pages) override;
   bool shares_memory() const override { return false; }
+  bool shows_offer_flags() const override { return false; }
   Result<DonatedBuffer> AllocateBuffer(std::size_t) override {
     return std::unexpected(Error::kMemoryNotShared);
   }
@@ -106,6 +108,10 @@ class KernelLink final : public ClientLink {
   // Channels whose descriptors said that they are gone; any thread.
   void NoteGone(wire::ChannelId id) KMCL_EXCLUDES(mutex_);
   void TakeGone() KMCL_EXCLUDES(mutex_);
+  // Looks around again in a while, since something is to change in sysfs that the kernel does not
+  // announce; or no more.
+  void LookAgain(bool wanted);
+  bool TakeLookAgain() const;
   void Wake() const;
   void LeaveInbox(Opened& opened);
 
@@ -126,8 +132,9 @@ class KernelLink final : public ClientLink {
   const std::optional<wire::Guid> instance_;
   PartitionMemory own_;  // page numbers for rings, and for what clients share with other servers
   DeviceEvents events_;
-  Descriptor wait_;  // an epoll over the two below
-  Descriptor wake_;  // an eventfd: something waits in answers_ or gone_
+  Descriptor wait_;   // an epoll over the two below, and events_
+  Descriptor wake_;   // an eventfd: something waits in answers_ or gone_
+  Descriptor again_;  // a timerfd: LookAgain
   std::vector<std::unique_ptr<KernelInbox>> inboxes_;
 
   // The bus thread's.
@@ -135,6 +142,7 @@ class KernelLink final : public ClientLink {
   std::deque<wire::MessageBytes> answers_;
   bool offers_wanted_ = false;
   bool bus_gone_ = false;
+  std::chrono::milliseconds look_again_after_{0};
   std::map<wire::ChannelId, Offered> offered_;
   // Rescinded, and not given back by the client.
   std::set<wire::ChannelId> unreleased_;

@@ -131,6 +131,25 @@ TEST_F(KernelLinkTest, SubchannelsAreOfferedOnceTheyHaveRings) {
   EXPECT_EQ(offers[1].subchannel_index, 1);
 }
 
+TEST_F(KernelLinkTest, RingsThatAreMadeAfterTheSubchannelWasAnnouncedAreFound) {
+  fake_.AddDevice(kEchoType, kEcho, 12);
+  FakeBus::Write(fake_.Device(kEcho) / "state", "3\n");
+  fake_.SetUio(kEcho, 0, "0x22000");
+  fake_.AddSubchannel(kEcho, 2, 1);
+  const auto ring = fake_.Device(kEcho) / "channels/2/ring";
+  std::filesystem::remove(ring);
+  Dial();
+  Connect();
+  EXPECT_EQ(RequestOffers().size(), 1u);
+  // Nothing tells it.
+  FakeBus::Write(ring, "");
+  ASSERT_TRUE(WaitFor(link_->message_fd(), POLLIN, 10'000));
+  const auto offers = Of<wire::OfferChannel>(Hear());
+  ASSERT_EQ(offers.size(), 1u);
+  EXPECT_EQ(offers[0].channel_id, wire::ChannelId{2});
+  EXPECT_FALSE(WaitFor(link_->message_fd(), POLLIN, 0));
+}
+
 TEST_F(KernelLinkTest, WhatLeavesIsRescindedAndMayComeAgain) {
   fake_.AddDevice(kEchoType, kEcho, 12);
   fake_.AddDevice(kOther, kOther, 3);

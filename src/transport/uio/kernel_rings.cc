@@ -4,9 +4,9 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
+#include "errno_text.h"
 #include "log.h"
 #include "transport/descriptor.h"
 #include "transport/memory_region.h"
@@ -77,7 +77,7 @@ void KernelRings::Detach() {
       !MapAt(SecondStart(), 2 * ring, copy.get(), 0) ||
       !MapAt(second() + ring, data, copy.get(), ring + kPageBytes)) {
     Log(LogLevel::kError, "uio: rings that the kernel has taken away stay mapped: %s",
-        std::strerror(errno));
+        ErrnoText(errno).words());
   }
 }
 
