@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <new>
 #include <utility>
 
 #include "errno_text.h"
@@ -136,7 +137,7 @@ std::byte* MemoryRegion::Window(std::uint64_t first, std::uint64_t count) {
   return window_.load(std::memory_order_relaxed) + first * kPageBytes;
 }
 
-bool MemoryRegion::Widen(std::uint64_t pages) {
+bool MemoryRegion::Widen(std::uint64_t pages) try {
   const Result<std::uint64_t> present = PageCount();
   if (!present || *present < pages) return false;
   const std::uint64_t usable = std::min(*present, kMaximumWindowPages);
@@ -147,6 +148,7 @@ bool MemoryRegion::Widen(std::uint64_t pages) {
   // doubled. What lies beyond the end is never handed out.
   if (mappings_.empty() || mappings_.back().bytes() / kPageBytes < usable) {
     const std::uint64_t bytes = std::bit_ceil(std::max(usable, kLeastWindowPages)) * kPageBytes;
+    mappings_.reserve(mappings_.size() + 1);  // before it is mapped: nobody would own it
     void* const base =
         mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory_.get(), 0);
     if (base == MAP_FAILED) return false;
@@ -157,6 +159,8 @@ bool MemoryRegion::Widen(std::uint64_t pages) {
   }
   window_pages_.store(usable, std::memory_order_release);
   return true;
+} catch (const std::bad_alloc&) {
+  return false;
 }
 
 Result<Descriptor> MemoryRegion::Duplicate() const {

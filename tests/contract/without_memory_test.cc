@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <iterator>
 #include <string>
@@ -21,6 +22,25 @@ constexpr ULONG kTag = 0x6C6D634B;
 
 class WithoutMemory : public DirectTest {
  protected:
+  void SetUp() override {
+    mapped_before_ = CountMappedMemories();
+    DirectTest::SetUp();
+  }
+  // Nothing of a partition's memory stays mapped, whatever was refused.
+  void TearDown() override {
+    DirectTest::TearDown();
+    EXPECT_EQ(CountMappedMemories(), mapped_before_);
+  }
+
+  static std::size_t CountMappedMemories() {
+    std::ifstream maps("/proc/self/maps");
+    std::size_t count = 0;
+    for (std::string line; std::getline(maps, line);) {
+      if (line.find("/memfd:kmcl-partition") != std::string::npos) ++count;
+    }
+    return count;
+  }
+
   // Makes the call with ever more memory until it succeeds; every failure before is the one for
   // want of memory.
   static void ExpectFailsUntilThereIsMemory(const std::function<NTSTATUS()>& call) {
@@ -72,6 +92,9 @@ class WithoutMemory : public DirectTest {
     }
     ASSERT_TRUE(recorder_.Wait("PostStarted", 2));
   }
+
+ private:
+  std::size_t mapped_before_ = 0;
 };
 
 TEST_F(WithoutMemory, AChannelIsNotAllocated) {
