@@ -26,9 +26,13 @@ class WithoutMemory : public DirectTest {
     mapped_before_ = CountMappedMemories();
     DirectTest::SetUp();
   }
-  // Nothing of a partition's memory stays mapped, whatever was refused.
   void TearDown() override {
     DirectTest::TearDown();
+    ExpectNothingStaysMapped();
+  }
+
+  // Nothing of a partition's memory, whatever was refused.
+  void ExpectNothingStaysMapped() const {
     EXPECT_EQ(CountMappedMemories(), mapped_before_);
   }
 
@@ -396,8 +400,11 @@ TEST_F(WithoutMemory, AGpadlIsNeitherMadeNorMapped) {
 class AnEndWithoutMemory : public WithoutMemory {
  protected:
   void TearDown() override {
-    const AllocationFaults faults(0);
-    WithoutMemory::TearDown();
+    {
+      const AllocationFaults faults(0);
+      DirectTest::TearDown();
+    }
+    ExpectNothingStaysMapped();
   }
 };
 
