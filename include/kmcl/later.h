@@ -17,7 +17,8 @@
  * primary is; a client's binds to the lowest-numbered sub-channel offer of its bound primary that is
  * free, and waits for one otherwise. A client's primary that closes, for whatever reason, first has
  * its open sub-channels closed: EvtVmbChannelClosed of each has returned before the primary's is
- * called. VmbChannelDisable of a server's primary disables its sub-channels first.
+ * called. VmbChannelDisable of a server's primary disables its sub-channels first; none can be enabled
+ * meanwhile.
  */
 #ifndef KMCL_KMCL_H
 #include <kmcl/kmcl.h> /* which includes this file where it belongs */
@@ -181,7 +182,8 @@ NTSTATUS VmbClientChannelInitSetTargetProcessorIndex(_In_ VMBCHANNEL Channel,
  *   STATUS_INVALID_PARAMETER_2  PrimaryChannel is NULL, Channel itself, a sub-channel, or of another
  *                               device object; or Channel has sub-channels.
  *   STATUS_INSUFFICIENT_RESOURCES  no memory.
- * VmbChannelEnable of a sub-channel: STATUS_INVALID_DEVICE_STATE when its primary is Disabled. */
+ * VmbChannelEnable of a sub-channel: STATUS_INVALID_DEVICE_STATE when its primary is Disabled, or is
+ * being disabled. */
 NTSTATUS VmbChannelInitSetPrimaryChannel(_In_ VMBCHANNEL Channel, _In_ VMBCHANNEL PrimaryChannel);
 
 /* ==== Function types (KMCL reference 2.2) ===================================================== */

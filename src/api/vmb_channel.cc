@@ -18,14 +18,6 @@ NTSTATUS CheckParent(PDEVICE_OBJECT parent, BOOLEAN is_server) {
                                                               : STATUS_SUCCESS;
 }
 
-// A server's sub-channels go first. A client's follow from the close of their primary.
-void DisableWithSubchannels(ChannelObject& object) {
-  if (object.is_server()) {
-    for (const auto& each : object.end().Subchannels()) each->engine().Disable();
-  }
-  object.engine().Disable();
-}
-
 }  // namespace
 }  // namespace kmcl::api
 
@@ -77,7 +69,7 @@ VOID VmbChannelCleanup(VMBCHANNEL Channel) {
   if (!object.engine().is_disabled()) {
     if (KMCL_VERIFIER_ON) verifier::CleanupOfEnabled(Channel, KMCL_CALLER);
     Log(LogLevel::kError, "VmbChannelCleanup of a channel that is not Disabled: disabled first");
-    DisableWithSubchannels(object);
+    object.end().Disable();
   }
   object.engine().DropRestored();  // restored, and never enabled
   if (object.in_caller_memory()) {
@@ -102,7 +94,7 @@ NTSTATUS VmbChannelEnable(VMBCHANNEL Channel) {
 
 VOID VmbChannelDisable(VMBCHANNEL Channel) {
   if (Channel == nullptr || !MayChangeState(Channel, "VmbChannelDisable", KMCL_CALLER)) return;
-  DisableWithSubchannels(ChannelObject::From(Channel));
+  ChannelObject::From(Channel).end().Disable();
 }
 
 VOID VmbChannelStart(VMBCHANNEL Channel) {

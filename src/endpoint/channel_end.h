@@ -1,5 +1,5 @@
-// One channel of an endpoint: the engine, and the turns it gets. What it means to be on the bus differs
-// at the two ends and is left to ServerChannel and ClientChannel.
+// One channel of an endpoint: the engine, and the turns it gets. What it means to be on the bus
+// differs at the two ends and is left to ServerChannel and ClientChannel.
 //
 // Always held by shared pointers: a turn that was asked for keeps the channel until it was taken.
 #pragma once
@@ -52,19 +52,21 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
 
   channel::Channel& engine() { return engine_; }
 
-  // In the Init window. Makes this end a sub-channel of `primary`, an end of the same endpoint that is
-  // no sub-channel itself; a later call replaces an earlier one.
+  // In the Init window. Makes this end a sub-channel of `primary`, an end of the same endpoint that
+  // is no sub-channel itself; a later call replaces an earlier one.
   void SetPrimary(ChannelEnd& primary) KMCL_EXCLUDES(family_mutex_);
   bool is_subchannel() const { return primary_ != nullptr; }
   // Those that have not been cleaned up.
   std::vector<std::shared_ptr<ChannelEnd>> Subchannels() const KMCL_EXCLUDES(family_mutex_);
 
-  // Puts the channel on the bus. kNotDisabled, kNotConfigured, kNoBus, kOfferDuplicate, ...; after a
-  // failure the channel is disabled as before, and the Init window as it was.
+  // Puts the channel on the bus. kNotDisabled, kNotConfigured, kNoBus, kOfferDuplicate, ...; after
+  // a failure the channel is disabled as before, and the Init window as it was.
   [[nodiscard]] virtual Result<void> Enable() = 0;
+  // Takes it off the bus, and waits until it is torn down.
+  virtual void Disable() { engine_.Disable(); }
 
-  // The owner has cleaned the disabled channel up; its handler is gone. (Turns that were asked for may
-  // keep this object a little longer; they find nothing to do.)
+  // The owner has cleaned the disabled channel up; its handler is gone. (Turns that were asked for
+  // may keep this object a little longer; they find nothing to do.)
   void Retire() { retired_.store(true, std::memory_order_relaxed); }
   bool is_retired() const { return retired_.load(std::memory_order_relaxed); }
   // The endpoint goes and leaves this disabled channel behind: its owner forgot it.
@@ -82,9 +84,9 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
   // Carries out what the engine wants the bus to know, on a passive thread; may wait for the bus.
   virtual void CarryOut(channel::BusRequest request) = 0;
 
-  // Which thread dispatches this channel, and watches its monitor if it has one, from before it is open
-  // until its rings are gone. Both are called by the end that owns the bus; EndDispatch returns once no
-  // dispatch turn runs any more.
+  // Which thread dispatches this channel, and watches its monitor if it has one, from before it is
+  // open until its rings are gone. Both are called by the end that owns the bus; EndDispatch
+  // returns once no dispatch turn runs any more.
   void BeginDispatch(Dispatcher& dispatcher, std::shared_ptr<transport::Link> link,
                      std::uint32_t inbox, wire::ChannelId id, Monitor monitor = {})
       KMCL_EXCLUDES(dispatch_mutex_);

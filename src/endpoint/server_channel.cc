@@ -21,9 +21,14 @@ Result<void> ServerChannel::Enable() {
   }
   if (auto enabled = engine().Enable(); !enabled) return enabled;
   Result<void> offered;
-  setup_.partition->bus().Call([&] {
-    offered = setup_.partition->Offer(std::static_pointer_cast<ServerChannel>(shared_from_this()));
-  });
+  if (primary() != nullptr && static_cast<ServerChannel&>(*primary()).disablers_.load() != 0) {
+    offered = std::unexpected(Error::kOfferWithoutPrimary);
+  } else {
+    setup_.partition->bus().Call([&] {
+      offered =
+          setup_.partition->Offer(std::static_pointer_cast<ServerChannel>(shared_from_this()));
+    });
+  }
   if (offered) {
     engine().ConfirmEnable();
   } else {
@@ -34,6 +39,13 @@ Result<void> ServerChannel::Enable() {
     return std::unexpected(Error::kNotConfigured);
   }
   return offered;
+}
+
+void ServerChannel::Disable() {
+  disablers_.fetch_add(1);
+  for (const auto& each : Subchannels()) each->engine().Disable();
+  engine().Disable();
+  disablers_.fetch_sub(1);
 }
 
 channel::ChannelName ServerChannel::name() const {
@@ -77,9 +89,8 @@ Result<void> ServerChannel::UnmapGpadl(wire::GpadlId gpadl) {
   const auto unmapped = table->Unmap(gpadl);
   if (!unmapped) return std::unexpected(unmapped.error());
   if (*unmapped) {
-    setup_.partition->bus().Post([partition = setup_.partition, released = **unmapped] {
-      partition->OnReleased(released);
-    });
+    setup_.partition->bus().Post(
+        [partition = setup_.partition, released = **unmapped] { partition->OnReleased(released); });
   }
   return {};
 }

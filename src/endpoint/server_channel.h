@@ -1,6 +1,7 @@
 // A channel at the server: offered to one partition.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <optional>
 
@@ -32,16 +33,21 @@ class ServerChannel final : public ChannelEnd {
   // kNotDisabled, kNotConfigured, kNoBus (the partition is gone), kOfferDuplicate,
   // kChannelIdsExhausted.
   [[nodiscard]] Result<void> Enable() override;
+  // Sub-channels go first, and none is enabled until their primary has gone. (A client's follow
+  // from the close of their primary.)
+  void Disable() override;
 
   // What this channel is called in its saves.
   channel::ChannelName name() const;
-  // As channel::Channel::Restore; an enabled channel that is complete then takes the client's rings.
+  // As channel::Channel::Restore; an enabled channel that is complete then takes the client's
+  // rings.
   [[nodiscard]] std::expected<channel::Channel::Restored, channel::SaveFailure> Restore(
       std::span<const std::byte> buffer);
 
-  // GPADLs that the client made; any thread. MapGpadl: an MDL chain in the partition's pages, good until
-  // UnmapGpadl. Errors as ServerGpadls::Map and Unmap.
-  [[nodiscard]] Result<PMDL> MapGpadl(wire::GpadlId gpadl, wdk::Access access) KMCL_EXCLUDES(mutex_);
+  // GPADLs that the client made; any thread. MapGpadl: an MDL chain in the partition's pages, good
+  // until UnmapGpadl. Errors as ServerGpadls::Map and Unmap.
+  [[nodiscard]] Result<PMDL> MapGpadl(wire::GpadlId gpadl, wdk::Access access)
+      KMCL_EXCLUDES(mutex_);
   [[nodiscard]] Result<void> UnmapGpadl(wire::GpadlId gpadl) KMCL_EXCLUDES(mutex_);
 
  private:
@@ -52,12 +58,15 @@ class ServerChannel final : public ChannelEnd {
   std::shared_ptr<ServerGpadls> gpadls() KMCL_EXCLUDES(mutex_);
 
   Setup setup_;
+  // Threads that disable it. A handshake with Enable of its sub-channels: this and then the
+  // sub-channel's phase there, the phase and then this here.
+  std::atomic<std::uint32_t> disablers_{0};
 
   // The partition's, on its bus thread.
   std::optional<wire::ChannelId> id_;  // while offered
   std::optional<wire::GpadlId> ring_gpadl_;
   bool ring_release_owed_ = false;
-  bool reattaching_ = false;  // opening without the client's asking
+  bool reattaching_ = false;       // opening without the client's asking
   bool closed_meanwhile_ = false;  // by the client, before that was done
   transport::RingMapping rings_;
   std::shared_ptr<SwitchedBell> bell_;

@@ -136,6 +136,24 @@ TEST_P(SubChannels, DisablingTheServersPrimaryDisablesThemFirst) {
   Mark(client_sub, server_sub);
 }
 
+TEST_P(SubChannels, NoneIsEnabledWhileItsPrimaryIsBeingDisabled) {
+  const Channel server = AddServer();
+  const Channel client = AddClient();
+  const Channel server_first = AddServerSub(server);
+  const Channel server_second = AddServerSub(server);
+  const Channel client_first = AddClientSub(client);
+  const Channel client_second = AddClientSub(client);
+  Open(server, client);
+  Open(server_first, client_first);
+  Open(server_second, client_second);
+  server_second.Gate("Closed");
+  server.Async("disable");
+  ASSERT_TRUE(server_second.Wait("Closed"));
+  EXPECT_EQ(server_first.Enable(), STATUS_INVALID_DEVICE_STATE) << "it would be without a primary";
+  server_second.Release("Closed");
+  ASSERT_TRUE(server.Wait("returned disable ok"));
+}
+
 TEST_P(SubChannels, ARevokedSubChannelLeavesItsPrimaryAlone) {
   const Channel server = AddServer();
   const Channel client = AddClient();

@@ -1,6 +1,8 @@
 // Making an end of a channel, and ending it.
 #include "end.h"
 
+#include <vector>
+
 namespace kmcl::sim {
 
 GUID TypeOfChannels() {
@@ -13,14 +15,16 @@ GUID InstanceOf(std::uint32_t index) {
 }
 
 End::End(Model& model, Retirer& retirer, std::uint32_t of_process, std::uint32_t of_index,
-         bool is_server)
+         bool is_server, End* its_primary)
     : number(static_cast<std::uint32_t>(model.ends.size())),
       process(of_process),
       index(of_index),
       server(is_server),
       model_(model),
-      retirer_(retirer) {
+      retirer_(retirer),
+      primary_(its_primary) {
   model.ends.push_back(this);
+  if (primary_ != nullptr) primary_->subchannels_.push_back(this);
 }
 
 End& End::Of(VMBCHANNEL channel) { return *static_cast<End*>(VmbChannelGetPointer(channel)); }
@@ -33,10 +37,10 @@ std::string End::Describe() const {
   std::string text = std::string(server ? "the server's" : "client ") +
                      (server ? "" : std::to_string(process) + "'s") + " end " +
                      std::to_string(number) + " of channel " + std::to_string(index) +
-                     (enabled_ ? ", enabled" : "") + (open_ ? ", open" : "") +
-                     (started_ ? ", started" : "") + ", session " + std::to_string(session_) +
-                     ", in flight " + std::to_string(in_flight_) + ", outstanding " +
-                     std::to_string(outstanding_);
+                     (is_subchannel() ? ", a sub-channel" : "") + (enabled_ ? ", enabled" : "") +
+                     (open_ ? ", open" : "") + (started_ ? ", started" : "") + ", session " +
+                     std::to_string(session_) + ", in flight " + std::to_string(in_flight_) +
+                     ", outstanding " + std::to_string(outstanding_);
   return text;
 }
 
@@ -94,6 +98,10 @@ NTSTATUS End::Configure(HANDLE partition) {
   if (status != STATUS_SUCCESS) return status;
   status = VmbChannelInitSetClientContextSize(handle_, sizeof(PacketContext));
   if (status != STATUS_SUCCESS) return status;
+  if (is_subchannel()) {
+    status = VmbChannelInitSetPrimaryChannel(handle_, primary_->handle_);
+    if (status != STATUS_SUCCESS) return status;
+  }
   const GUID type = TypeOfChannels();
   const GUID instance = InstanceOf(index);
   if (server) {
@@ -117,7 +125,12 @@ NTSTATUS End::Enable() {
     const InLibrary library("VmbChannelEnable", number);
     status = VmbChannelEnable(handle_);
   }
-  if (status != STATUS_SUCCESS && status != STATUS_INVALID_DEVICE_STATE) enabled_ = false;
+  if (is_subchannel()) {
+    // Its primary may have been disabled meanwhile, and it with that.
+    enabled_ = status == STATUS_SUCCESS;
+  } else if (status != STATUS_SUCCESS && status != STATUS_INVALID_DEVICE_STATE) {
+    enabled_ = false;
+  }
   return status;
 }
 
@@ -127,13 +140,21 @@ void End::Disable() {
     VmbChannelDisable(handle_);
   }
   // Another thread may have enabled it since, but only the first actor does that, and it is here.
-  if (open_ || started_) Wrong("a channel was disabled and is still open");
+  if (!is_subchannel() && (open_ || started_)) Wrong("a channel was disabled and is still open");
   enabled_ = false;
+  if (!server) return;
+  // And nobody can enable one of these as long as their primary is not.
+  for (End* const sub : subchannels_) {
+    if (sub->open_ || sub->started_) sub->Wrong("its primary was disabled and it is still open");
+    sub->enabled_ = false;
+  }
 }
 
 void End::Cleanup() {
   if (handle_ == nullptr) return;
   if (outstanding_ != 0) Wrong("packets are outstanding at the end");
+  if (is_subchannel()) std::erase(primary_->subchannels_, this);
+  if (!subchannels_.empty()) Wrong("a primary goes before its sub-channels");
   Discard();
   for (Slot& slot : slots_) {
     if (slot.in_flight) Wrong("a packet is in flight after its channel has gone");

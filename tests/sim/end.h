@@ -41,7 +41,9 @@ GUID InstanceOf(std::uint32_t index);
 
 class End {
  public:
-  End(Model& model, Retirer& retirer, std::uint32_t process, std::uint32_t index, bool server);
+  // A sub-channel's has a primary, which is made before it and outlives it.
+  End(Model& model, Retirer& retirer, std::uint32_t process, std::uint32_t index, bool server,
+      End* primary);
 
   // A server's for `partition`, a client's for nullptr.
   NTSTATUS Allocate(PDEVICE_OBJECT device, HANDLE partition);
@@ -66,6 +68,10 @@ class End {
   bool is_up() const { return started_; }
   bool is_open() const { return open_; }
   bool has_failed() const { return failed_; }
+  bool is_subchannel() const { return primary_ != nullptr; }
+  End* primary() const { return primary_; }
+  // Those that are not gone.
+  const std::vector<End*>& subchannels() const { return subchannels_; }
   std::string Describe() const;
 
   const std::uint32_t number;
@@ -164,6 +170,8 @@ class End {
   VMBCHANNEL handle_ = nullptr;
   PDEVICE_OBJECT device_ = nullptr;
   HANDLE partition_ = nullptr;
+  End* const primary_;
+  std::vector<End*> subchannels_;
   bool unused_ = false;  // it was restored, and could not be enabled
   bool ending_ = false;  // what is still in flight is given up by VmbChannelCleanup
   bool enabled_ = false;

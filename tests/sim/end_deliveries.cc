@@ -56,7 +56,9 @@ void End::OnPacket(VMBPACKETCOMPLETION packet, const std::uint64_t* words, UINT3
 }
 
 void End::CheckDelivery(End& from, std::uint32_t stream, std::uint64_t id) {
-  if (from.server == server || from.index != index ||
+  // Which of several sub-channels meet is the client's choice.
+  const bool paired = from.index == index || (from.is_subchannel() && is_subchannel());
+  if (from.server == server || !paired ||
       (server && !model_.plan.local && from.process != peer_process)) {
     Wrong("a packet of another channel");
   }

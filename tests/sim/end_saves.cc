@@ -68,6 +68,8 @@ std::vector<std::vector<std::byte>> End::WriteSave(bool succeeded) {
     const InLibrary library("VmbChannelSaveBegin", number);
     const NTSTATUS begun = VmbChannelSaveBegin(handle_);
     if (begun == STATUS_INSUFFICIENT_RESOURCES && model_.plan.refusals) return save;
+    // Its primary may have been disabled.
+    if (begun == STATUS_INVALID_DEVICE_STATE && is_subchannel()) return save;
     if (begun != STATUS_SUCCESS) Wrong(std::string("no save begins: ") + KmclStatusName(begun));
   }
   ULONG wanted = kSizes[Choices().Between(0, 3)];

@@ -25,6 +25,9 @@ NTSTATUS End::Opened(VMBCHANNEL channel) {
   const InTest test;
   self.BeginCallback("an open", true);
   if (self.open_) self.Wrong("opened twice");
+  if (!self.server && self.is_subchannel() && !self.primary_->open_) {
+    self.Wrong("opened before its primary");
+  }
   self.open_ = true;
   ++self.session_;
   self.fresh_ = ~0u;
@@ -71,6 +74,9 @@ void End::Closed(VMBCHANNEL channel) {
   if (self.started_) self.Wrong("closed, but not suspended");
   if (!self.open_) self.Wrong("closed, but not open");
   if (self.outstanding_ != 0) self.Wrong("closed with packets outstanding");
+  for (const End* const sub : self.subchannels_) {
+    if (!self.server && sub->open_) sub->Wrong("its primary is closed before it");
+  }
   self.open_ = false;
   Note("end %llu is closed", self.number);
   self.EndCallback(true);

@@ -6,7 +6,7 @@ namespace kmcl::sim {
 namespace {
 
 Action MakeAction(Random& random, const Plan& plan, std::uint32_t actor) {
-  Action action{.actor = actor, .channel = random.Between(0, plan.channels - 1)};
+  Action action{.actor = actor, .channel = random.Between(0, plan.channels + plan.subchannels - 1)};
   const bool client = actor / 2 != 0;
   switch (random.Between(0, 19)) {
     case 0:
@@ -131,6 +131,9 @@ Plan MakePlan(std::uint64_t seed) {
   plan.spin_us = kSpins[random.Between(0, 3)];
   plan.retirement = static_cast<Retirement>(random.Between(0, 3));
   plan.slow_us = random.OneIn(3) ? random.Between(1, 300) : 0;
+  // What came later has numbers of its own, so that runs without it are as they were.
+  Random later(seed ^ 0x1A7E'21A7E);
+  plan.subchannels = later.OneIn(6) ? later.Between(1, 2) : 0;
   const std::uint32_t steps = random.Between(3, 14);
   for (std::uint32_t actor = 0; actor < 2 * (plan.clients + 1); ++actor) {
     // Second threads are rare enough that most failures need only the first.
@@ -168,7 +171,10 @@ std::string Describe(const Plan& plan) {
   static constexpr const char* kRetirements[] = {"at once", "deferred", "later", "in all manners"};
   return std::string(plan.local ? "in one process" : "over a socket") + ", " +
          std::to_string(plan.clients) + " clients of " + std::to_string(plan.channels) +
-         " channels of " + std::to_string(plan.ring_pages) + " ring pages, payloads up to " +
+         " channels" +
+         (plan.subchannels != 0 ? " and " + std::to_string(plan.subchannels) + " sub-channels"
+                                : "") +
+         " of " + std::to_string(plan.ring_pages) + " ring pages, payloads up to " +
          std::to_string(plan.payload_bytes) + " bytes, " + std::to_string(plan.slots) +
          " packets in flight, " + std::to_string(plan.transactions) + " % with completion, " +
          (plan.external != 0 ? std::to_string(plan.external) + " % of them with memory, " : "") +

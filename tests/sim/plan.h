@@ -45,6 +45,8 @@ struct Plan {
   bool local = false;  // both ends in one process, else over a socket
   std::uint32_t clients = 1;
   std::uint32_t channels = 1;  // of each client
+  std::uint32_t subchannels =
+      0;  // of each client's first channel; their numbers follow the channels'
   std::uint32_t ring_pages = 4;
   std::uint32_t payload_bytes = 64;  // at most
   std::uint32_t slots = 4;           // packets in flight from each end

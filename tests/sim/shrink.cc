@@ -44,6 +44,7 @@ class Shrinker {
       }
       better |=
           Simplify([](Plan& plan) { return plan.hostile_client == 0 && Set(plan.clients, 1u); });
+      better |= Simplify([](Plan& plan) { return Set(plan.subchannels, 0u); });
       better |= Simplify([](Plan& plan) { return Set(plan.channels, 1u); });
       better |= Simplify([](Plan& plan) { return Set(plan.dispatch_threads, 1u); });
       better |= Simplify([](Plan& plan) { return Set(plan.slow_us, 0u); });
@@ -87,7 +88,7 @@ class Shrinker {
       return action.actor != kWorldActor && action.actor / 2 > simpler.clients;
     });
     for (Action& action : simpler.actions) {
-      if (action.actor != kWorldActor) action.channel %= simpler.channels;
+      if (action.actor != kWorldActor) action.channel %= simpler.channels + simpler.subchannels;
     }
     return Fails(simpler);
   }

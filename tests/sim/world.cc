@@ -62,8 +62,9 @@ void World::OnArrived(HANDLE partition) {
   Note("partition %llu has arrived, of process %llu", information.Number, guest->process);
   Guest& kept = *guest;
   guests_.push_back(std::move(guest));
-  for (std::uint32_t index = 0; index < plan_.channels; ++index) {
-    auto end = std::make_unique<End>(model_, *retirer_, server_process_, index, true);
+  for (std::uint32_t index = 0; index < plan_.channels + plan_.subchannels; ++index) {
+    End* const primary = index < plan_.channels ? nullptr : kept.ends.front().get();
+    auto end = std::make_unique<End>(model_, *retirer_, server_process_, index, true, primary);
     End& made = *end;
     made.hostile = !plan_.local && model_.hostile[kept.process % kMostProcesses];
     made.peer_process = kept.process;
@@ -72,7 +73,8 @@ void World::OnArrived(HANDLE partition) {
            "a server's channel");
     const NTSTATUS status = Insist([&] { return made.Enable(); }, nullptr);
     if (status == STATUS_NO_SUCH_DEVICE) continue;  // the client has gone already
-    Expect(status, "an offer");
+    // A primary may be disabled by somebody else already.
+    if (primary == nullptr || status != STATUS_INVALID_DEVICE_STATE) Expect(status, "an offer");
     made.Start();
     made.offered = true;
   }
@@ -93,13 +95,20 @@ void World::OnGone(HANDLE partition) {
 
 void World::CleanUp(Guest& guest) {
   for (const auto& end : guest.ends) end->gone = true;
-  for (const auto& end : guest.ends) {
-    Await([&] { return end->users == 0; }, "the last user of a channel");
-    end->Disable();
-    end->Cleanup();
-  }
+  EndAll(guest.ends, "the last user of a channel");
   guest.cleaned = true;
   Changed();
+}
+
+// Sub-channels go before their primary, whatever was disabled first.
+void World::EndAll(const std::vector<std::unique_ptr<End>>& ends, const char* what) {
+  const bool backwards = Choices().OneIn(2);
+  for (std::size_t i = 0; i < ends.size(); ++i) {
+    End& end = *ends[backwards ? ends.size() - 1 - i : i];
+    Await([&] { return end.users == 0; }, what);
+    end.Disable();
+  }
+  for (std::size_t i = ends.size(); i-- > 0;) ends[i]->Cleanup();
 }
 
 void World::StopServer() {
@@ -145,14 +154,17 @@ void World::Run() {
     StopCorruption();
     KillAndRestart(plan_.hostile_client);
   }
-  for (const auto& guest : guests_) {
-    for (const auto& end : guest->ends) {
-      if (guest->gone || end->gone || !end->offered) continue;
-      ++end->users;
-      end->SetQuota(0xFFFFFFFF);
-      GiveBack(*end);
+  In(server_process_, [&] {
+    for (const auto& guest : guests_) {
+      for (const auto& end : guest->ends) {
+        if (guest->gone || end->gone || !end->offered) continue;
+        ++end->users;
+        end->SetQuota(0xFFFFFFFF);
+        if (end->is_subchannel()) Reopen(*end);
+        GiveBack(*end);
+      }
     }
-  }
+  });
   for (const auto& client : clients_) In(client->process, [&] { ProveAlive(*client); });
   for (const auto& client : clients_) {
     In(client->process, [&] { Disconnect(*client); });

@@ -68,6 +68,9 @@ class World {
   void OnArrived(HANDLE partition);
   void OnGone(HANDLE partition);
   void CleanUp(Guest& guest);
+  void EndAll(const std::vector<std::unique_ptr<End>>& ends, const char* what);
+  // Unless another thread is at it.
+  void Reopen(End& end);
 
   void StartClient(Client& client);
   void Connect(Client& client);

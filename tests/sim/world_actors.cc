@@ -90,24 +90,28 @@ void World::DoWith(const Action& action, End& end) {
       end.Start();
       end.state_taken = false;
       return;
-    case Verb::kReopen: {
-      if (std::exchange(end.state_taken, true)) return;
-      end.Disable();
-      const NTSTATUS status =
-          end.gone ? STATUS_NO_SUCH_DEVICE : Insist([&] { return end.Enable(); }, nullptr);
-      // A partition may have gone, or a server.
-      if (status != STATUS_NO_SUCH_DEVICE) {
-        Expect(status, "a channel is enabled again");
-        end.Start();
+    case Verb::kReopen:
+      Reopen(end);
+      // They were disabled, or closed, with it.
+      for (End* const sub : std::vector<End*>(end.subchannels())) {
+        if (sub->gone || sub->taken_whole || !sub->offered) continue;
+        ++sub->users;
+        Reopen(*sub);
+        GiveBack(*sub);
+      }
+      return;
+    case Verb::kSave: {
+      if (!end.server || std::exchange(end.state_taken, true)) return;
+      // Nobody disables a sub-channel's primary meanwhile.
+      if (End* const primary = end.primary(); primary == nullptr) {
+        end.Save(action.amount % 2 != 0 && end.subchannels().empty());
+      } else if (!std::exchange(primary->state_taken, true)) {
+        end.Save(false);
+        primary->state_taken = false;
       }
       end.state_taken = false;
       return;
     }
-    case Verb::kSave:
-      if (!end.server || std::exchange(end.state_taken, true)) return;
-      end.Save(action.amount % 2 != 0);
-      end.state_taken = false;
-      return;
     case Verb::kQuota:
       return end.SetQuota(action.amount);
     case Verb::kPassive:
@@ -115,6 +119,20 @@ void World::DoWith(const Action& action, End& end) {
     default:
       return;
   }
+}
+
+void World::Reopen(End& end) {
+  if (std::exchange(end.state_taken, true)) return;
+  end.Disable();
+  const NTSTATUS status =
+      end.gone ? STATUS_NO_SUCH_DEVICE : Insist([&] { return end.Enable(); }, nullptr);
+  // A partition may have gone, or a server; or a sub-channel's primary is disabled.
+  const bool no_primary = end.is_subchannel() && status == STATUS_INVALID_DEVICE_STATE;
+  if (status != STATUS_NO_SUCH_DEVICE && !no_primary) {
+    Expect(status, "a channel is enabled again");
+    end.Start();
+  }
+  end.state_taken = false;
 }
 
 void* World::RunActor(void* argument) {

@@ -31,15 +31,19 @@ void World::Connect(Client& client) {
     if (!may_be || tries > 50) Expect(status, "a client connects");
     Sleep(1000);
   }
-  for (std::uint32_t index = 0; index < plan_.channels; ++index) {
-    auto end = std::make_unique<End>(model_, *client.retirer, client.process, index, false);
+  for (std::uint32_t index = 0; index < plan_.channels + plan_.subchannels; ++index) {
+    End* const primary = index < plan_.channels ? nullptr : client.ends.front().get();
+    auto end =
+        std::make_unique<End>(model_, *client.retirer, client.process, index, false, primary);
     End& made = *end;
     made.hostile = model_.hostile[client.process];
     client.ends.push_back(std::move(end));
     Insist([&] { return made.Allocate(KmclClientDeviceObject(client.handle), nullptr); },
            "a client's channel");
     const NTSTATUS status = Insist([&] { return made.Enable(); }, nullptr);
-    if (status != STATUS_NO_SUCH_DEVICE) Expect(status, "a client's channel is enabled");
+    const bool may_be = status == STATUS_NO_SUCH_DEVICE ||
+                        (primary != nullptr && status == STATUS_INVALID_DEVICE_STATE);
+    if (!may_be) Expect(status, "a client's channel is enabled");
     made.offered = true;
   }
 }
@@ -47,11 +51,7 @@ void World::Connect(Client& client) {
 void World::Disconnect(Client& client) {
   client.busy = true;
   for (const auto& end : client.ends) end->gone = true;
-  for (const auto& end : client.ends) {
-    Await([&] { return end->users == 0; }, "the last user of a client's channel");
-    end->Disable();
-    end->Cleanup();
-  }
+  EndAll(client.ends, "the last user of a client's channel");
   {
     const InLibrary library;
     KmclClientDestroy(client.handle);
@@ -95,6 +95,8 @@ bool World::TryAll(Client& client) {
       end->Disable();
       const NTSTATUS status = end->Enable();
       if (status == STATUS_NO_SUCH_DEVICE) return false;  // the server has died
+      // Its primary was closed by the server, after it has been tried here.
+      if (end->is_subchannel() && status == STATUS_INVALID_DEVICE_STATE) return false;
       Expect(status, "a channel is enabled again");
       end->Start();
       (void)WaitUntil([&] { return end->is_up() || end->has_failed(); }, NowNs() + 2'000'000'000,
