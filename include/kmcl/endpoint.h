@@ -118,7 +118,7 @@ NTSTATUS KmclPartitionQuery(HANDLE Partition, PKMCL_PARTITION_INFORMATION Inform
  * that stand now have been delivered. `Options` may be NULL; it is copied.
  *   STATUS_SUCCESS                 *Client is connected; end it with KmclClientDestroy.
  *   STATUS_INVALID_PARAMETER_1/_2/_3  as KmclServerCreate.
- *   STATUS_OBJECT_NAME_NOT_FOUND   nobody serves the address.
+ *   STATUS_OBJECT_NAME_NOT_FOUND   nobody serves the address, or answers within 5 s.
  *   STATUS_ACCESS_DENIED           the socket's mode or the server refuses this user.
  *   STATUS_CONNECTION_DISCONNECTED the server went away, or refused us, before the offers came; or it
  *                                  has not answered for ten seconds.

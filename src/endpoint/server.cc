@@ -140,7 +140,8 @@ void Server::OnConnect() {
   // client waits.
   auto link = listener_->Accept();
   if (!link) {
-    if (const auto count = unaccepted_.Count()) {
+    const auto count = link.error() == Error::kWouldBlock ? std::nullopt : unaccepted_.Count();
+    if (count) {
       Log(LogLevel::kError, "cannot accept a client: %s; %llu times by now",
           ErrorName(link.error()), static_cast<unsigned long long>(*count));
     }

@@ -128,6 +128,28 @@ TEST(ServerTest, AMessageBeyondTheMaximumEndsThatConnectionOnly) {
   EXPECT_TRUE(good.Works());
 }
 
+TEST(ServerTest, AClientWaitsWhileManyFilesOfOthersAreBeingClosed) {
+  QuietLog quiet;
+  EchoServer server;
+  EchoClient good(server.address());
+  ASSERT_TRUE(transport::AwaitClosings());
+  transport::HeldClosings closings;
+  for (std::size_t held = 0; held < transport::kMostForeignClosings; ++held) {
+    transport::CloseForeign(closings.Make());
+  }
+  const transport::Descriptor client = ConnectSilently(server.address());
+  ASSERT_NO_FATAL_FAILURE(SayHello(client));
+  EXPECT_TRUE(good.Works());
+  EXPECT_FALSE(transport::WaitFor(client.get(), POLLIN, 0));
+
+  closings.LetGo();
+  ASSERT_TRUE(transport::WaitFor(client.get(), POLLIN));
+  transport::Welcome welcome{};
+  welcome.status = transport::WelcomeStatus::kRefused;
+  EXPECT_EQ(recv(client.get(), &welcome, sizeof welcome, 0), static_cast<ssize_t>(sizeof welcome));
+  EXPECT_EQ(welcome.status, transport::WelcomeStatus::kAccepted);
+}
+
 TEST(ServerTest, MessagesOutOfTurnAreRefusedAndTheClientGoesOn) {
   QuietLog quiet;
   EchoServer server;

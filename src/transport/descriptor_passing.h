@@ -48,5 +48,7 @@ void CloseForeign(Descriptor descriptor);
 void CloseForeign(std::vector<Descriptor> descriptors);
 // How many of these threads have not finished. Any thread.
 std::size_t ForeignClosingsUnderWay();
+// So many of them, for as long as clients hold them up, and a listener lets no other client in.
+inline constexpr std::size_t kMostForeignClosings = 256;
 
 }  // namespace kmcl::transport

@@ -232,7 +232,7 @@ class Listener {
   // Readable when Accept may have something.
   virtual int fd() const = 0;
   // The next client, or nullptr when none waits. Its hello may still be on the way: see
-  // Link::ready().
+  // Link::ready(). kWouldBlock: somebody waits, and is to wait longer; fd() stays readable.
   [[nodiscard]] virtual Result<std::unique_ptr<Link>> Accept() = 0;
   virtual const std::string& address() const = 0;
   // As Link's, for ImportListener.

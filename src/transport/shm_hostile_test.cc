@@ -369,5 +369,26 @@ TEST_F(ShmHostileTest, AServerThatIsNoneIsNotBelieved) {
   fake.Reset();
 }
 
+// The close() of what a client donates may take as long as it likes.
+TEST_F(ShmHostileTest, ClientsThatHoldUpClosingsKeepOthersOutAndDisturbNobody) {
+  const Connection earlier = Connect(*listener);
+  HeldClosings closings;
+  for (std::size_t held = 0; held < kMostForeignClosings; ++held) {
+    ASSERT_TRUE(AwaitClosings(held));
+    ASSERT_EQ(Say(Hello{}, Donation(closings.Make())), WelcomeStatus::kMemoryKind);
+  }
+  ASSERT_TRUE(AwaitClosings(kMostForeignClosings));
+  Descriptor later(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  const Result<sockaddr_un> address = UnixAddress(directory_.Path("bus"));
+  ASSERT_EQ(connect(later.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address), 0);
+  EXPECT_EQ(listener->Accept().error(), Error::kWouldBlock);
+  ASSERT_TRUE(earlier.client->Send(Bytes("still here")));
+  EXPECT_EQ(Next(*earlier.server), "still here");
+
+  closings.LetGo();
+  ASSERT_TRUE(AwaitClosings());
+  EXPECT_NE(AcceptNext(*listener), nullptr);
+}
+
 }  // namespace
 }  // namespace kmcl::transport

@@ -13,8 +13,10 @@
 
 #include "errno_text.h"
 #include "log.h"
+#include "log_limit.h"
 #include "transport/address.h"
 #include "transport/descriptor.h"
+#include "transport/descriptor_passing.h"
 #include "transport/shm_link.h"
 #include "transport/transfer.h"
 #include "wire/byte_stream.h"
@@ -172,6 +174,17 @@ class ShmListener final : public Listener {
 
   Result<std::unique_ptr<Link>> Accept() override {
     if (!reserve_) OpenReserve();
+    // Each connection can leave some more behind. The client is not told either: with its socket we
+    // would close, on this thread, what it has sent already.
+    if (ForeignClosingsUnderWay() >= kMostForeignClosings && SomebodyWaits()) {
+      if (const auto count = kept_waiting_.Count()) {
+        Log(LogLevel::kWarning,
+            "transport: too many files of clients are still being closed, a client at %s waits; "
+            "%llu times by now",
+            address_.c_str(), static_cast<unsigned long long>(*count));
+      }
+      return std::unexpected(Error::kWouldBlock);
+    }
     while (true) {
       Descriptor client(accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
       if (client) return std::make_unique<ShmServerLink>(std::move(client));
@@ -223,6 +236,7 @@ class ShmListener final : public Listener {
   struct stat file_;
   std::string address_;
   Descriptor reserve_;
+  LogLimit kept_waiting_;
   bool left_ = false;
 };
 

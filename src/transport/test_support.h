@@ -4,11 +4,14 @@
 
 #include <dirent.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
@@ -86,6 +89,45 @@ inline std::size_t PartitionMappingCount() {
   }
   return count;
 }
+
+// Files whose last close() waits until this lets go: TCP sockets that linger, with more to deliver
+// than their peers take.
+class HeldClosings {
+ public:
+  HeldClosings() : listener_(Socket()) {
+    const int few = 1;  // the kernel makes it its minimum
+    setsockopt(listener_.get(), SOL_SOCKET, SO_RCVBUF, &few, sizeof few);
+    EXPECT_EQ(listen(listener_.get(), 1), 0);
+  }
+
+  Descriptor Make() {
+    sockaddr_in address{};
+    socklen_t bytes = sizeof address;
+    EXPECT_EQ(getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&address), &bytes), 0);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    Descriptor held = Socket();
+    const int more = 1 << 15;
+    setsockopt(held.get(), SOL_SOCKET, SO_SNDBUF, &more, sizeof more);
+    const linger forever{.l_onoff = 1, .l_linger = 1 << 20};
+    setsockopt(held.get(), SOL_SOCKET, SO_LINGER, &forever, sizeof forever);
+    EXPECT_EQ(connect(held.get(), reinterpret_cast<const sockaddr*>(&address), bytes), 0);
+    peers_.emplace_back(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    EXPECT_TRUE(peers_.back());
+    const std::vector<std::byte> data(1 << 12);
+    while (send(held.get(), data.data(), data.size(), MSG_DONTWAIT) > 0) {
+    }
+    EXPECT_EQ(errno, EAGAIN);
+    return held;
+  }
+
+  void LetGo() { peers_.clear(); }
+
+ private:
+  static Descriptor Socket() { return Descriptor(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)); }
+
+  Descriptor listener_;
+  std::vector<Descriptor> peers_;
+};
 
 class TemporaryDirectory {
  public:
