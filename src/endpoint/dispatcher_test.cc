@@ -335,6 +335,7 @@ TEST_F(ShortWindow, AnIdleThreadSleepsAndNothingWakesIt) {
   DispatchCounters before;
   ASSERT_TRUE(transport::Eventually([&] {
     before = dispatcher_->counters();
+    // That nothing happens is no event: some time has to pass, here and below.
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     return dispatcher_->counters() == before;
   }));

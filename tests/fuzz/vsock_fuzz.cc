@@ -4,13 +4,15 @@
 // device comes to rest whatever is left undone.
 #include <kmcl/connect.h>
 #include <kmcl/raw.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
-#include <atomic>
+#include <condition_variable>
 #include <filesystem>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -50,7 +52,10 @@ class Guest {
     VMB_CHANNEL_STATE_CHANGE_CALLBACKS callbacks;
     VMB_CHANNEL_STATE_CHANGE_CALLBACKS_INIT(&callbacks);
     callbacks.EvtChannelPostStarted = [](VMBCHANNEL channel) {
-      static_cast<Guest*>(VmbChannelGetPointer(channel))->open_ = true;
+      auto& guest = *static_cast<Guest*>(VmbChannelGetPointer(channel));
+      const std::lock_guard lock(guest.mutex_);
+      guest.is_open_ = true;
+      guest.changed_.notify_all();
     };
     (void)VmbChannelInitSetStateChangeCallbacks(channel_, &callbacks);
     (void)VmbChannelInitSetFlags(channel_, VMBUS_CHANNEL_INIT_FLAG_IS_PIPE);
@@ -66,7 +71,11 @@ class Guest {
   Guest(const Guest&) = delete;
   Guest& operator=(const Guest&) = delete;
 
-  bool is_open() const { return open_; }
+  // Not longer than kPatience: it may never be.
+  void AwaitOpen() {
+    std::unique_lock lock(mutex_);
+    (void)changed_.wait_for(lock, kPatience, [this] { return is_open_; });
+  }
 
   // False: there was no room, or there is no channel.
   bool Write(UINT16 type, std::uint64_t id, UINT16 flags, std::vector<std::byte> packet) {
@@ -91,7 +100,9 @@ class Guest {
 
  private:
   VMBCHANNEL channel_ = nullptr;
-  std::atomic<bool> open_{false};
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool is_open_ = false;  // under mutex_
 };
 
 class World {
@@ -151,12 +162,12 @@ class World {
     guest_ = std::make_unique<Guest>(client_->handle(), request.ServiceId, &request.EndpointId);
     (void)KmclClientRequestConnect(client_->handle(), &request);
     if (!listens) return;
-    (void)fuzz::Soon(kPatience, [this] {
-      if (!program_.is_open()) {
-        if (auto accepted = listener_.Accept()) program_ = std::move(*accepted);
-      }
-      return program_.is_open() && guest_->is_open();
-    });
+    pollfd called{listener_.get(), POLLIN, 0};
+    if (poll(&called, 1, static_cast<int>(kPatience.count())) != 1) return;
+    auto accepted = listener_.Accept();
+    if (!accepted) return;
+    program_ = std::move(*accepted);
+    guest_->AwaitOpen();
   }
 
   void FromHost() {
@@ -176,7 +187,7 @@ class World {
     }
     awaits_line_ = true;
     if (guest_ == nullptr || is_raw_) return;
-    (void)fuzz::Soon(kPatience, [this] { return guest_->is_open(); });
+    guest_->AwaitOpen();
   }
 
   void Step() {
@@ -207,7 +218,7 @@ class World {
         if (input_.Below(4) == 0) guest_.reset();
         return;
       case 14:
-        // Time to do it.
+        // The device's threads come between, without a word to us of what they did.
         std::this_thread::sleep_for(std::chrono::microseconds(200));
         return;
       default:

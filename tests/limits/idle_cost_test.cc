@@ -35,6 +35,7 @@ struct Memory {
 constexpr int kThreads = 4;
 
 // Passive threads beyond the last leave after some idle seconds; their stacks are no channel's.
+// Only /proc shows when: these threads are the library's, and nobody else can join them.
 void AwaitIdleThreads(int threads) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
   const auto count = [] {
