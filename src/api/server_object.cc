@@ -88,7 +88,7 @@ endpoint::Server::Events EventsOf(KMCL_SERVER_OBJECT& object) {
                 OnArrived(object, std::move(partition));
               },
           .on_gone =
-              [&object](std::shared_ptr<endpoint::Partition> partition) {
+              [&object](const std::shared_ptr<endpoint::Partition>& partition) {
                 OnGone(object, *partition);
               }};
 }

@@ -37,7 +37,7 @@ Registry& Registry::Get() {
 
 void Registry::AddChannel(const void* handle, ChannelRecord record) {
   MutexLock lock(mutex_);
-  channels_[handle] = std::move(record);
+  channels_[handle] = record;
 }
 
 std::optional<ChannelRecord> Registry::FindChannel(const void* handle) {
@@ -98,7 +98,7 @@ std::vector<PacketRecord> Registry::RetireChannel(const void* handle, const Site
 
 void Registry::AddPacket(const void* packet, PacketRecord record) {
   MutexLock lock(mutex_);
-  packets_[packet] = std::move(record);
+  packets_[packet] = record;
 }
 
 std::optional<PacketRecord> Registry::FindPacket(const void* packet) {
@@ -133,7 +133,7 @@ void Registry::RetirePacket(channel::Packet& packet, const Site& site) {
 
 void Registry::AddDelivery(const void* packet, DeliveryRecord record) {
   MutexLock lock(mutex_);
-  deliveries_[packet] = std::move(record);
+  deliveries_[packet] = record;
 }
 
 std::optional<DeliveryRecord> Registry::FindDelivery(const void* packet) {

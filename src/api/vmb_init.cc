@@ -15,7 +15,7 @@ namespace kmcl::api {
 namespace {
 
 // The longest payload that one ring packet can carry, beside a pipe header (length8 has 16 bits).
-constexpr UINT32 kMostPacketBytes = 0xFFFF * 8 - sizeof(wire::PacketDescriptor) - 8;
+constexpr UINT32 kMostPacketBytes = std::size_t{0xFFFF} * 8 - sizeof(wire::PacketDescriptor) - 8;
 
 constexpr struct {
   UINT32 init_flag;

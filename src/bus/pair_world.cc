@@ -408,14 +408,16 @@ void PairWorld::CheckAgreement() {
                           ? there == "none" || there == "Rescinded" || there == "RescindedOpen"
                           : there == "none" && here == "Released";
     if (!same && violation_.empty()) {
-      violation_ = "at rest the server's channel is " + here + ", the client's " + there;
+      violation_.append("at rest the server's channel is ").append(here);
+      violation_.append(", the client's ").append(there);
     }
     for (const auto& [gpadl, state] : channel.gpadls) {
       const std::string mine = GpadlStateName(server_, id, gpadl);
       const std::string yours = GpadlStateName(client_, id, gpadl);
       if (((mine == "Accepted" && yours == "Created") || mine == "Orphaned")) continue;
       if (violation_.empty()) {
-        violation_ = "at rest the server's GPADL is " + mine + ", the client's " + yours;
+        violation_.append("at rest the server's GPADL is ").append(mine);
+        violation_.append(", the client's ").append(yours);
       }
     }
   }

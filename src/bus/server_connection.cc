@@ -141,7 +141,7 @@ void Server::Event::BeginReset(connection_state::Resetting next) {
       next.awaited += Reset(current->first, current->second);
     }
   }
-  server_.connection_ = std::move(next);
+  server_.connection_ = next;
   ResetAnswered(0);
 }
 

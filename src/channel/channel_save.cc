@@ -153,6 +153,7 @@ std::expected<Channel::Restored, SaveFailure> Channel::Restore(const ChannelName
     restored = RestoreInto(*restorer, name, buffer);
   } catch (const std::bad_alloc&) {
   }
+  std::unique_ptr<Restorer> rejected;
   {
     MutexLock lock(mutex_);
     restore_busy_ = false;
@@ -160,9 +161,11 @@ std::expected<Channel::Restored, SaveFailure> Channel::Restore(const ChannelName
     if (restored) {
       restorer_ = std::move(restorer);
       if (*restored == Restored::kComplete && restorer_->begin().run_wanted) lifecycle_.OnStart();
+    } else {
+      rejected = std::move(restorer);
     }
   }
-  if (restorer != nullptr) EndRestored(std::move(restorer));
+  if (rejected != nullptr) EndRestored(std::move(rejected));
   return restored;
 }
 

@@ -94,7 +94,8 @@ Result<void> Restorer::ReadOne(Cursor& cursor, const saved::Chunk& chunk, const 
     case ChunkType::kDeferred: {
       const auto item = saved::ParseDeferred(chunk.payload);
       if (!item) return std::unexpected(item.error());
-      constexpr std::size_t kLongestHeader = 0xFFFF * 8;  // a ring packet's length has 16 bits
+      // A ring packet's length has 16 bits.
+      constexpr std::size_t kLongestHeader = std::size_t{0xFFFF} * 8;
       if (item->payload.size() > (longest + 7) / 8 * 8 || item->header.size() > kLongestHeader) {
         return kMalformed;
       }

@@ -33,6 +33,7 @@ Outcome<std::unique_ptr<ControlSocket>> ControlSocket::Listen(const std::string&
   }
   const auto* const generic = reinterpret_cast<const sockaddr*>(&*address);
   const OwnedDescriptor probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (probe.get() < 0) return std::unexpected(CannotListen(path));
   if (connect(probe.get(), generic, sizeof(*address)) == 0) {
     return Fail(kExitFailure, fmt::format("another machine is controlled at {}", path));
   }
