@@ -144,7 +144,7 @@ NTSTATUS VmbChannelInitSetPrimaryChannel(VMBCHANNEL Channel, VMBCHANNEL PrimaryC
   ChannelObject& object = ChannelObject::From(Channel);
   ChannelObject& primary = ChannelObject::From(PrimaryChannel);
   if (primary.parent() != object.parent() || primary.end().is_subchannel() ||
-      !object.end().Subchannels().empty()) {
+      object.end().SubchannelAfter(0) != nullptr) {
     return STATUS_INVALID_PARAMETER_2;
   }
   try {

@@ -26,16 +26,16 @@ void ChannelEnd::SetPrimary(ChannelEnd& primary) {
   primary_ = primary.shared_from_this();
 }
 
-std::vector<std::shared_ptr<ChannelEnd>> ChannelEnd::Subchannels() const {
-  std::vector<std::shared_ptr<ChannelEnd>> subchannels;
+std::shared_ptr<ChannelEnd> ChannelEnd::SubchannelAfter(std::uint16_t index) const {
+  std::shared_ptr<ChannelEnd> lowest;
   MutexLock lock(family_mutex_);
   for (const auto& each : subchannels_) {
     auto sub = each.lock();
-    if (sub != nullptr && !sub->is_retired() && sub->primary_.get() == this) {
-      subchannels.push_back(std::move(sub));
-    }
+    if (sub == nullptr || sub->is_retired() || sub->primary_.get() != this) continue;
+    if (sub->subchannel_index_ <= index) continue;
+    if (lowest == nullptr || sub->subchannel_index_ < lowest->subchannel_index_) lowest.swap(sub);
   }
-  return subchannels;
+  return lowest;
 }
 
 void ChannelEnd::RequestDispatch() {

@@ -56,8 +56,11 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
   // is no sub-channel itself; a later call replaces an earlier one.
   void SetPrimary(ChannelEnd& primary) KMCL_EXCLUDES(family_mutex_);
   bool is_subchannel() const { return primary_ != nullptr; }
-  // Those that have not been cleaned up.
-  std::vector<std::shared_ptr<ChannelEnd>> Subchannels() const KMCL_EXCLUDES(family_mutex_);
+  std::uint16_t subchannel_index() const { return subchannel_index_; }  // 0: it is none
+  // Of those that have not been cleaned up the one with the lowest index above this; nullptr: there
+  // is none. Allocates nothing: a driver may disable a channel without memory.
+  std::shared_ptr<ChannelEnd> SubchannelAfter(std::uint16_t index) const
+      KMCL_EXCLUDES(family_mutex_);
 
   // Puts the channel on the bus. kNotDisabled, kNotConfigured, kNoBus, kOfferDuplicate, ...; after
   // a failure the channel is disabled as before, and the Init window as it was.
@@ -79,7 +82,6 @@ class ChannelEnd : public channel::Turns, public std::enable_shared_from_this<Ch
 
  protected:
   ChannelEnd* primary() const { return primary_.get(); }
-  std::uint16_t subchannel_index() const { return subchannel_index_; }
 
   // Carries out what the engine wants the bus to know, on a passive thread; may wait for the bus.
   virtual void CarryOut(channel::BusRequest request) = 0;

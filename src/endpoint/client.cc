@@ -10,8 +10,8 @@
 namespace kmcl::endpoint {
 namespace {
 
-// How long a leaving client waits for the server's word that it uses nothing any more. A server that is
-// alive answers at once; one that is stopped shall not hold us.
+// How long a leaving client waits for the server's word that it uses nothing any more. A server
+// that is alive answers at once; one that is stopped shall not hold us.
 constexpr auto kUnloadTime = std::chrono::seconds(2);
 
 unsigned Number(wire::ChannelId id) { return static_cast<unsigned>(id); }
@@ -34,9 +34,8 @@ Result<std::unique_ptr<Client>> Client::Connect(const ClientOptions& options) {
 }
 
 Result<void> Client::Start() {
-  auto link = transport::Dial(options_.address,
-                              {.bell_count = options_.dispatch_threads,
-                               .maximum_memory_bytes = options_.maximum_memory});
+  auto link = transport::Dial(options_.address, {.bell_count = options_.dispatch_threads,
+                                                 .maximum_memory_bytes = options_.maximum_memory});
   if (!link) return std::unexpected(link.error());
   link_ = std::move(*link);
   auto pool = PassivePool::Create();
@@ -59,12 +58,11 @@ Result<void> Client::Start() {
   bus_->Call([&] {
     port_ = std::make_unique<MessagePort>(
         *bus_, link_,
-        MessagePort::Events{.on_ready = [] {},
-                            .on_message =
-                                [this](std::span<const std::byte> message) {
-                                  Apply(machine_.OnMessage(message));
-                                },
-                            .on_gone = [this] { OnGone(); }});
+        MessagePort::Events{
+            .on_ready = [] {},
+            .on_message =
+                [this](std::span<const std::byte> message) { Apply(machine_.OnMessage(message)); },
+            .on_gone = [this] { OnGone(); }});
     result = port_->Open();
     if (!result) return;
     bus::ClientOptions wanted;
@@ -322,9 +320,10 @@ bool Client::IsPrimaryLeaving(const ClientChannel& channel) {
 void Client::CloseSubchannels(ClientChannel& primary) {
   bus_->Call([&] {
     primary.leaving_ = true;
-    for (const auto& each : primary.Subchannels()) {
+    for (auto sub = primary.SubchannelAfter(0); sub != nullptr;
+         sub = primary.SubchannelAfter(sub->subchannel_index())) {
       // One that is on its way there finds out when its answer comes.
-      auto& channel = static_cast<ClientChannel&>(*each);
+      auto& channel = static_cast<ClientChannel&>(*sub);
       if (channel.stage_ == ClientChannel::Stage::kOpen) channel.engine().OnClose();
     }
   });
@@ -341,8 +340,7 @@ void Client::Bind(StandingOffer& standing, const std::shared_ptr<ClientChannel>&
                        .bound = true});
   // A pipe and a channel that is none would not understand each other (KMCL reference 12.56). Where
   // offers come without flags the driver has to know.
-  const bool offered_as_pipe =
-      (standing.offer.parameters.flags & wire::kOfferNamedPipeMode) != 0;
+  const bool offered_as_pipe = (standing.offer.parameters.flags & wire::kOfferNamedPipeMode) != 0;
   Result<void> described = std::unexpected(Error::kNotConfigured);
   if (offered_as_pipe == channel->engine().config().pipe || !link_->shows_offer_flags()) {
     described = DescribeRings(*channel);
@@ -382,7 +380,8 @@ void Client::Do(bus::client::GpadlResult& action) {
   if (!opened) failed_.push_back({offers_.at(action.channel).bound, opened.error()});
 }
 
-// The control pages are ready, and bells have somewhere to go, before the server hears of the rings.
+// The control pages are ready, and bells have somewhere to go, before the server hears of the
+// rings.
 Result<void> Client::OpenChannel(ClientChannel& channel) {
   if (channel.release_wanted_ || IsPrimaryLeaving(channel)) {
     return std::unexpected(Error::kDeviceRemoved);
@@ -428,7 +427,8 @@ void Client::Do(bus::client::OpenResult& action) {
   }
   channel->stage_ = ClientChannel::Stage::kOpen;
   if (channel->release_wanted_ || IsPrimaryLeaving(*channel)) {
-    // Disabled, or left by its primary, while the server was being asked; the engine has not heard of it.
+    // Disabled, or left by its primary, while the server was being asked; the engine has not heard
+    // of it.
     channel->wait_again_ = !channel->release_wanted_;
     channel->engine().DetachRings();
     channel->EndDispatch();

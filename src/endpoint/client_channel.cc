@@ -95,10 +95,12 @@ Result<std::uint16_t> ClientChannel::SetLatency(std::uint16_t latency) {
 
 void ClientChannel::CloseSubchannels() {
   if (is_subchannel()) return;
-  const auto subchannels = Subchannels();
-  if (subchannels.empty()) return;
+  auto sub = SubchannelAfter(0);
+  if (sub == nullptr) return;
   client_.CloseSubchannels(*this);
-  for (const auto& each : subchannels) static_cast<ClientChannel&>(*each).AwaitUnbound();
+  for (; sub != nullptr; sub = SubchannelAfter(sub->subchannel_index())) {
+    static_cast<ClientChannel&>(*sub).AwaitUnbound();
+  }
 }
 
 void ClientChannel::AwaitUnbound() {

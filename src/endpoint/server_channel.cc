@@ -43,7 +43,10 @@ Result<void> ServerChannel::Enable() {
 
 void ServerChannel::Disable() {
   disablers_.fetch_add(1);
-  for (const auto& each : Subchannels()) each->engine().Disable();
+  for (auto sub = SubchannelAfter(0); sub != nullptr;
+       sub = SubchannelAfter(sub->subchannel_index())) {
+    sub->engine().Disable();
+  }
   engine().Disable();
   disablers_.fetch_sub(1);
 }

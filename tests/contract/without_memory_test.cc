@@ -32,9 +32,7 @@ class WithoutMemory : public DirectTest {
   }
 
   // Nothing of a partition's memory, whatever was refused.
-  void ExpectNothingStaysMapped() const {
-    EXPECT_EQ(CountMappedMemories(), mapped_before_);
-  }
+  void ExpectNothingStaysMapped() const { EXPECT_EQ(CountMappedMemories(), mapped_before_); }
 
   static std::size_t CountMappedMemories() {
     std::ifstream maps("/proc/self/maps");
@@ -132,15 +130,30 @@ TEST_F(WithoutMemory, AChannelInTheCallersMemoryIsNotMade) {
   std::vector<Unit> memory(VmbSizeofChannel() / 16 + 1);
   const auto channel = reinterpret_cast<VMBCHANNEL>(memory.data());
   const auto bytes = static_cast<UINT32>(memory.size() * 16);
-  ExpectFailsUntilThereIsMemory([&] {
-    return VmbChannelInitialize(KmclClientDeviceObject(client_), FALSE, channel, bytes);
-  });
+  ExpectFailsUntilThereIsMemory(
+      [&] { return VmbChannelInitialize(KmclClientDeviceObject(client_), FALSE, channel, bytes); });
   VmbChannelCleanup(channel);
 }
 
 TEST_F(WithoutMemory, ASubChannelIsNotMarked) {
   VMBCHANNEL const sub = Allocate(true);
-  ExpectFailsUntilThereIsMemory([&] { return VmbChannelInitSetPrimaryChannel(sub, server_channel_); });
+  ExpectFailsUntilThereIsMemory(
+      [&] { return VmbChannelInitSetPrimaryChannel(sub, server_channel_); });
+  VmbChannelCleanup(sub);
+}
+
+TEST_F(WithoutMemory, AChannelIsDisabledWithItsSubChannels) {
+  VMBCHANNEL const sub = Allocate(true);
+  ASSERT_EQ(Status(VmbChannelInitSetPrimaryChannel(sub, server_channel_)), STATUS_SUCCESS);
+  Configure(server_channel_);
+  ASSERT_EQ(Status(VmbChannelEnable(server_channel_)), STATUS_SUCCESS);
+  ASSERT_EQ(Status(VmbChannelEnable(sub)), STATUS_SUCCESS);
+  {
+    const AllocationFaults faults(0);
+    VmbChannelDisable(server_channel_);
+  }
+  EXPECT_EQ(Status(VmbChannelEnable(sub)), STATUS_INVALID_DEVICE_STATE)
+      << "its primary is Disabled";
   VmbChannelCleanup(sub);
 }
 
@@ -278,8 +291,7 @@ TEST_F(WithoutMemory, ExternalDataIsNotSent) {
     EXPECT_EQ(Status(status), STATUS_SUCCESS);
     static_cast<Recorder*>(VmbPacketGetPointer(done))->Record("done");
   });
-  ExpectFailsUntilThereIsMemory(
-      [&] { return VmbPacketSend(packet, nullptr, 0, mdl, kWait); });
+  ExpectFailsUntilThereIsMemory([&] { return VmbPacketSend(packet, nullptr, 0, mdl, kWait); });
   ASSERT_TRUE(recorder_.Wait("done", 1));
   ExpectFailsUntilThereIsMemory(
       [&] { return VmbPacketSendWithExternalMdl(packet, nullptr, 0, mdl, 1, 9000, kWait); });

@@ -57,7 +57,7 @@ void CorruptMemory(std::uint32_t process, std::uint32_t count) {
   const std::vector<int> shared = MemoryOf(process);
   for (std::uint32_t i = 0; i < count && !shared.empty(); ++i) {
     const int fd = shared[Choices().Next() % shared.size()];
-    struct stat status{};
+    struct stat status {};
     if (fstat(fd, &status) != 0 || status.st_size < static_cast<off_t>(kPageBytes)) continue;
     const auto bytes = static_cast<std::size_t>(status.st_size);
     void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

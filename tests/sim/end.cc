@@ -3,6 +3,8 @@
 
 #include <vector>
 
+#include "raw_owner.h"
+
 namespace kmcl::sim {
 
 GUID TypeOfChannels() {
@@ -26,6 +28,8 @@ End::End(Model& model, Retirer& retirer, std::uint32_t of_process, std::uint32_t
   model.ends.push_back(this);
   if (primary_ != nullptr) primary_->subchannels_.push_back(this);
 }
+
+End::~End() = default;
 
 End& End::Of(VMBCHANNEL channel) { return *static_cast<End*>(VmbChannelGetPointer(channel)); }
 
@@ -62,9 +66,11 @@ NTSTATUS End::Allocate(PDEVICE_OBJECT device, HANDLE partition) {
   if (status != STATUS_SUCCESS) return status;
   VmbChannelSetPointer(handle_, this);
   status = Configure(partition);
+  const bool raw = model_.plan.IsRaw(index, server);
+  if (status == STATUS_SUCCESS && raw) status = KmclChannelInitSetRaw(handle_);
   {
     const InTest test;
-    slots_.resize(model_.plan.slots);
+    if (!raw) slots_.resize(model_.plan.slots);
   }
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
     Slot& slot = slots_[i];
@@ -75,10 +81,9 @@ NTSTATUS End::Allocate(PDEVICE_OBJECT device, HANDLE partition) {
       status = STATUS_INSUFFICIENT_RESOURCES;
     }
   }
-  if (status == STATUS_INSUFFICIENT_RESOURCES && model_.plan.refusals) {
-    const InTest test;
-    Discard();
-  }
+  const InTest test;
+  if (status == STATUS_SUCCESS && raw) raw_ = std::make_unique<RawOwner>(*this);
+  if (status == STATUS_INSUFFICIENT_RESOURCES && model_.plan.refusals) Discard();
   return status;
 }
 
@@ -170,6 +175,10 @@ void End::Cleanup() {
 }
 
 void End::Discard() {
+  if (raw_ != nullptr) {
+    raw_->Stop();
+    raw_.reset();
+  }
   const InLibrary library("VmbChannelCleanup", number);
   KMCL_CHANNEL_COUNTERS counters{};
   counters.Size = sizeof counters;

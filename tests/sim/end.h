@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@
 namespace kmcl::sim {
 
 class End;
+class RawOwner;
 
 // All ends that ever were, by their numbers, which packets carry.
 class Model {
@@ -32,6 +34,7 @@ class Model {
   std::uint64_t described = 0;    // packets whose memory the server had
   std::uint64_t successions = 0;  // saved channels that came back
   std::uint64_t restored = 0;     // packets with them
+  std::uint64_t in_place = 0;     // packets that a raw channel's owner took
   // Processes that write where they must not: what comes of that is theirs alone.
   std::array<bool, kMostProcesses> hostile{};
 };
@@ -70,6 +73,7 @@ class End {
   bool has_failed() const { return failed_; }
   bool is_subchannel() const { return primary_ != nullptr; }
   End* primary() const { return primary_; }
+  bool is_raw() const { return raw_ != nullptr; }
   // Those that are not gone.
   const std::vector<End*>& subchannels() const { return subchannels_; }
   std::string Describe() const;
@@ -87,7 +91,10 @@ class End {
   bool hostile = false;            // it, or the other end: what it carries is anything
   std::uint32_t peer_process = 0;  // a server's: of the client, over a socket
 
+  ~End();
+
  private:
+  friend class RawOwner;
   friend class Retirer;
   struct Message {
     bool wants_completion = false;
@@ -155,10 +162,16 @@ class End {
   void TakeExternalData(VMBPACKETCOMPLETION packet, std::uint64_t name);
   void CheckWritten(const Slot& slot, std::uint64_t name) const;
   std::uint32_t FreeStream() const;
+  // What each word of a packet says.
+  std::uint64_t NameOf(std::uint32_t stream, std::uint64_t id) const {
+    return std::uint64_t{number} << 48 | std::uint64_t{stream} << 40 | id;
+  }
   std::uint32_t Fill(std::uint64_t* words, std::uint32_t stream, std::uint64_t id);
   void OnPacket(VMBPACKETCOMPLETION packet, const std::uint64_t* words, UINT32 bytes,
                 bool describes);
   void OnDone(Slot& slot, NTSTATUS status, const void* buffer, UINT32 bytes);
+  // A packet that came: what it says.
+  std::uint64_t CheckPacket(const std::uint64_t* words, std::uint32_t bytes);
   void CheckDelivery(End& from, std::uint32_t stream, std::uint64_t id);
   void BeginCallback(const char* what, bool state);
   void EndCallback(bool state);
@@ -192,6 +205,7 @@ class End {
   End* peer_ = nullptr;      // whose packets came in this session
   std::uint32_t fresh_ = 0;  // streams that have brought nothing in this session yet: a bit each
   std::array<Incoming, kStreams> incoming_;
+  std::unique_ptr<RawOwner> raw_;
 };
 
 }  // namespace kmcl::sim

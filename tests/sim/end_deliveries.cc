@@ -36,6 +36,15 @@ void End::OnPacket(VMBPACKETCOMPLETION packet, const std::uint64_t* words, UINT3
     if (retirement == Retirement::kLater) return retirer_.Add(*this, packet, 0);
     return Retired(packet, 0);
   }
+  const std::uint64_t name = CheckPacket(words, bytes);
+  if (describes) TakeExternalData(packet, name);
+  ++outstanding_;
+  ++in_batch_;
+  if (retirement == Retirement::kLater) return retirer_.Add(*this, packet, name ^ kAnswerKey);
+  Retired(packet, name ^ kAnswerKey);
+}
+
+std::uint64_t End::CheckPacket(const std::uint64_t* words, std::uint32_t bytes) {
   if (bytes < 8 || bytes % 8 != 0) Wrong("a packet of " + std::to_string(bytes) + " bytes");
   const std::uint64_t name = words[0];
   for (const std::uint64_t word : std::span(words, bytes / 8)) {
@@ -46,13 +55,9 @@ void End::OnPacket(VMBPACKETCOMPLETION packet, const std::uint64_t* words, UINT3
   const std::uint64_t id = name & 0xFF'FFFF'FFFF;
   if (from >= model_.ends.size() || stream >= kStreams) Wrong("a packet from nobody");
   CheckDelivery(*model_.ends[from], stream, id);
-  if (describes) TakeExternalData(packet, name);
   Note("packet %llu.%llu of end %llu is delivered", stream, id, from);
   ++model_.delivered;
-  ++outstanding_;
-  ++in_batch_;
-  if (retirement == Retirement::kLater) return retirer_.Add(*this, packet, name ^ kAnswerKey);
-  Retired(packet, name ^ kAnswerKey);
+  return name;
 }
 
 void End::CheckDelivery(End& from, std::uint32_t stream, std::uint64_t id) {

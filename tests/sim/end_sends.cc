@@ -23,19 +23,19 @@ std::uint32_t End::Fill(std::uint64_t* words, std::uint32_t stream, std::uint64_
   const std::uint32_t longest = model_.plan.payload_bytes / 8;
   const std::uint32_t count =
       Choices().Between(1, Choices().OneIn(3) ? longest : std::min(longest, 8u));
-  const std::uint64_t name = std::uint64_t{number} << 48 | std::uint64_t{stream} << 40 | id;
-  std::fill_n(words, count, name);
+  std::fill_n(words, count, NameOf(stream, id));
   return count * 8;
 }
 
 void End::Send(std::uint32_t count) {
   to_send_ += count;
+  if (is_raw()) return Changed();
   Pump();
 }
 
 void End::Pump() {
   // A completion routine that sends is called by a send that completes at once.
-  if (pump_depth_ >= 3 || taken_whole) return;
+  if (pump_depth_ >= 3 || taken_whole || is_raw()) return;
   ++pump_depth_;
   // Until all are in flight: what completes at once may be idle again.
   for (bool sent = true; sent && to_send_ > 0;) {
@@ -69,7 +69,7 @@ bool End::TrySend(Slot& slot) {
   const std::uint32_t bytes = Fill(words, stream_index, slot.id);
   const std::uint64_t id = slot.id;
   NTSTATUS status = STATUS_SUCCESS;
-  if (wants && !server && model_.plan.external != 0 &&
+  if (wants && !server && model_.plan.external != 0 && !model_.plan.IsRaw(index, true) &&
       Choices().Between(0, 99) < model_.plan.external) {
     status = SendDescribed(slot, words, bytes);
   } else {
@@ -95,7 +95,7 @@ bool End::TrySend(Slot& slot) {
 
 void End::Request(std::uint32_t timeout_us) {
   const std::uint32_t stream_index = FreeStream();
-  if (stream_index == kStreams || !enabled_) return;
+  if (stream_index == kStreams || !enabled_ || is_raw()) return;
   Stream& stream = streams_[stream_index];
   stream.busy = true;
   const std::uint64_t id = stream.messages.size();
@@ -171,8 +171,7 @@ void End::OnDone(Slot& slot, NTSTATUS status, const void* buffer, UINT32 bytes) 
   message.status = status;
   if (status == STATUS_SUCCESS) {
     if (message.wants_completion && !hostile) {
-      const std::uint64_t name =
-          std::uint64_t{number} << 48 | std::uint64_t{slot.stream} << 40 | slot.id;
+      const std::uint64_t name = NameOf(slot.stream, slot.id);
       if (message.delivered != 1) Wrong("a packet was completed that was not delivered");
       if (bytes != 8 || *static_cast<const std::uint64_t*>(buffer) != (name ^ kAnswerKey)) {
         Wrong("a packet is completed with another one's answer");

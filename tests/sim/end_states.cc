@@ -1,5 +1,6 @@
 // An end is told of its channel's states.
 #include "end.h"
+#include "raw_owner.h"
 
 namespace kmcl::sim {
 
@@ -44,6 +45,7 @@ void End::Started(VMBCHANNEL channel) {
   if (self.started_) self.Wrong("started twice");
   self.started_ = true;
   Note("end %llu is started", self.number);
+  if (self.is_raw()) self.raw_->OnStarted();
   self.Pump();
   self.EndCallback(true);
 }
@@ -62,6 +64,7 @@ void End::Suspend(VMBCHANNEL channel) {
   self.BeginCallback("a suspension", true);
   if (!self.started_) self.Wrong("suspended, but not started");
   if (self.in_packet_callback_) self.Wrong("suspended during a packet callback");
+  if (self.is_raw()) self.raw_->OnSuspend();
   self.started_ = false;
   Note("end %llu is suspended", self.number);
   self.EndCallback(true);
@@ -73,6 +76,7 @@ void End::Closed(VMBCHANNEL channel) {
   self.BeginCallback("a close", true);
   if (self.started_) self.Wrong("closed, but not suspended");
   if (!self.open_) self.Wrong("closed, but not open");
+  if (self.is_raw()) self.raw_->OnClosed();
   if (self.outstanding_ != 0) self.Wrong("closed with packets outstanding");
   for (const End* const sub : self.subchannels_) {
     if (!self.server && sub->open_) sub->Wrong("its primary is closed before it");

@@ -104,7 +104,8 @@ int RunMany(const Options& options) {
   const double begun = RealSeconds();
   struct {
     std::uint64_t runs = 0, packets = 0, steps = 0, switches = 0;
-    std::uint64_t most_bytes = 0, described = 0, successions = 0, restored = 0, faults = 0;
+    std::uint64_t most_bytes = 0, described = 0, successions = 0, restored = 0, in_place = 0,
+                  faults = 0;
   } sum;
   std::uint64_t failures = 0;
   double elapsed = 0;
@@ -123,6 +124,7 @@ int RunMany(const Options& options) {
     sum.described += run.described;
     sum.successions += run.successions;
     sum.restored += run.restored;
+    sum.in_place += run.in_place;
     sum.faults += run.faults;
     if (sum.runs % 256 == 0 && !run.failed) {
       // The same seed is the same run: the promise that all others lean on.
@@ -148,11 +150,11 @@ int RunMany(const Options& options) {
   std::printf("%" PRIu64 " seeds from %" PRIu64 " in %.1f s: %" PRIu64 " failures; %" PRIu64
               " packets (%.0f per second, %.0f per second of the processor), %" PRIu64
               " with memory, %" PRIu64 " channels saved with %" PRIu64 " packets, %" PRIu64
-              " refusals, at most %" PRIu64 " bytes of heap in a process, %" PRIu64
-              " steps, %" PRIu64 " switches\n",
+              " by raw channels, %" PRIu64 " refusals, at most %" PRIu64
+              " bytes of heap in a process, %" PRIu64 " steps, %" PRIu64 " switches\n",
               sum.runs, options.from, elapsed, failures, sum.packets, rate(elapsed),
-              rate(processor), sum.described, sum.successions, sum.restored, sum.faults,
-              sum.most_bytes, sum.steps, sum.switches);
+              rate(processor), sum.described, sum.successions, sum.restored, sum.in_place,
+              sum.faults, sum.most_bytes, sum.steps, sum.switches);
   return failures == 0 ? 0 : 1;
 }
 

@@ -134,6 +134,7 @@ Plan MakePlan(std::uint64_t seed) {
   // What came later has numbers of its own, so that runs without it are as they were.
   Random later(seed ^ 0x1A7E'21A7E);
   plan.subchannels = later.OneIn(6) ? later.Between(1, 2) : 0;
+  plan.raw = later.OneIn(5) ? later.Between(1, 3) : 0;
   const std::uint32_t steps = random.Between(3, 14);
   for (std::uint32_t actor = 0; actor < 2 * (plan.clients + 1); ++actor) {
     // Second threads are rare enough that most failures need only the first.
@@ -174,6 +175,10 @@ std::string Describe(const Plan& plan) {
          " channels" +
          (plan.subchannels != 0 ? " and " + std::to_string(plan.subchannels) + " sub-channels"
                                 : "") +
+         (plan.raw == 0   ? ""
+          : plan.raw == 1 ? " (the last raw at the server)"
+          : plan.raw == 2 ? " (the last raw at the client)"
+                          : " (the last raw at both ends)") +
          " of " + std::to_string(plan.ring_pages) + " ring pages, payloads up to " +
          std::to_string(plan.payload_bytes) + " bytes, " + std::to_string(plan.slots) +
          " packets in flight, " + std::to_string(plan.transactions) + " % with completion, " +

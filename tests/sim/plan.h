@@ -46,7 +46,8 @@ struct Plan {
   std::uint32_t clients = 1;
   std::uint32_t channels = 1;  // of each client
   std::uint32_t subchannels =
-      0;  // of each client's first channel; their numbers follow the channels'
+      0;                  // of each client's first channel; their numbers follow the channels'
+  std::uint32_t raw = 0;  // ends of each client's last channel: 1 the server's, 2 the client's
   std::uint32_t ring_pages = 4;
   std::uint32_t payload_bytes = 64;  // at most
   std::uint32_t slots = 4;           // packets in flight from each end
@@ -59,6 +60,10 @@ struct Plan {
   std::uint32_t hostile_client = 0;  // or none
   bool refusals = false;             // the system refuses things now and then
   std::vector<Action> actions;
+
+  bool IsRaw(std::uint32_t channel, bool server) const {
+    return channel + 1 == channels + subchannels && (raw & (server ? 1u : 2u)) != 0;
+  }
 };
 
 Plan MakePlan(std::uint64_t seed);

@@ -47,7 +47,7 @@ void CatchSignals() {
   static std::byte stack[65536];
   const stack_t alternative{.ss_sp = stack, .ss_flags = 0, .ss_size = sizeof stack};
   sigaltstack(&alternative, nullptr);
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = OnSignal;
   action.sa_flags = SA_ONSTACK | SA_NODEFER | SA_RESETHAND;
   for (const int number : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL}) {
@@ -102,6 +102,7 @@ void RunHere(const Plan& plan, const Schedule& schedule, bool kept) {
   report->described = world.model().described;
   report->successions = world.model().successions;
   report->restored = world.model().restored;
+  report->in_place = world.model().in_place;
   if (!kept) return CheckNothingIsLeft(world);
   AwaitLastThreads();
 }

@@ -44,6 +44,7 @@ class Shrinker {
       }
       better |=
           Simplify([](Plan& plan) { return plan.hostile_client == 0 && Set(plan.clients, 1u); });
+      better |= Simplify([](Plan& plan) { return Set(plan.raw, 0u); });
       better |= Simplify([](Plan& plan) { return Set(plan.subchannels, 0u); });
       better |= Simplify([](Plan& plan) { return Set(plan.channels, 1u); });
       better |= Simplify([](Plan& plan) { return Set(plan.dispatch_threads, 1u); });

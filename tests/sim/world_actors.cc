@@ -101,7 +101,7 @@ void World::DoWith(const Action& action, End& end) {
       }
       return;
     case Verb::kSave: {
-      if (!end.server || std::exchange(end.state_taken, true)) return;
+      if (!end.server || end.is_raw() || std::exchange(end.state_taken, true)) return;
       // Nobody disables a sub-channel's primary meanwhile.
       if (End* const primary = end.primary(); primary == nullptr) {
         end.Save(action.amount % 2 != 0 && end.subchannels().empty());
