@@ -46,7 +46,7 @@ struct Fiber {
   const char* call = nullptr;  // it is inside, of the library's functions, and of which end
   std::uint32_t call_end = 0;
 
-  std::uint32_t priority = 0;
+  std::int64_t priority = 0;  // less World::priority_base
   std::uint32_t locks_held = 0;
   std::array<const void*, 8> locks{};
 

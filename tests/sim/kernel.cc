@@ -50,9 +50,11 @@ void File::Notify() {
   Changed();
 }
 void File::TellEpolls() {
-  for (const auto& each : epolls_) {
-    if (const auto epoll = each.lock()) epoll->OnNotify(*this);
-  }
+  for (EpollFile* const each : epolls_) each->OnNotify(*this);
+}
+void File::Leave() {
+  for (EpollFile* const each : epolls_) each->Forget(*this);
+  epolls_.clear();
 }
 
 std::uint32_t EventFile::Readiness() { return EPOLLOUT | (count_ != 0 ? EPOLLIN : 0u); }
@@ -62,21 +64,26 @@ void EventFile::Add(std::uint64_t count) {
 }
 std::uint64_t EventFile::Take() { return std::exchange(count_, 0); }
 
-int EpollFile::Add(int fd, const FilePointer& file, std::uint32_t events, std::uint64_t data) {
-  std::erase_if(watches_, [](const Watch& watch) { return watch.file.expired(); });
+EpollFile::~EpollFile() {
   for (const Watch& watch : watches_) {
-    if (watch.fd == fd && watch.file.lock() == file) return EEXIST;
+    if (watch.file != nullptr) std::erase(watch.file->epolls_, this);
   }
-  watches_.push_back({.fd = fd, .file = file, .events = events, .data = data, .edge = true});
-  std::erase_if(file->epolls_, [](const auto& epoll) { return epoll.expired(); });
-  file->epolls_.push_back(std::static_pointer_cast<EpollFile>(shared_from_this()));
+}
+
+int EpollFile::Add(int fd, const FilePointer& file, std::uint32_t events, std::uint64_t data) {
+  std::erase_if(watches_, [](const Watch& watch) { return watch.file == nullptr; });
+  for (const Watch& watch : watches_) {
+    if (watch.fd == fd && watch.file == file.get()) return EEXIST;
+  }
+  watches_.push_back({.fd = fd, .file = file.get(), .events = events, .data = data, .edge = true});
+  if (std::ranges::find(file->epolls_, this) == file->epolls_.end()) file->epolls_.push_back(this);
   if (ReadinessOf(watches_.back()) != 0) Notify();
   return 0;
 }
 
 int EpollFile::Modify(int fd, std::uint32_t events, std::uint64_t data) {
   for (Watch& watch : watches_) {
-    if (watch.fd != fd || watch.file.expired()) continue;
+    if (watch.fd != fd || watch.file == nullptr) continue;
     watch.events = events;
     watch.data = data;
     watch.edge = true;
@@ -86,18 +93,25 @@ int EpollFile::Modify(int fd, std::uint32_t events, std::uint64_t data) {
   return ENOENT;
 }
 
-int EpollFile::Remove(int fd, const File& file) {
-  const auto removed = std::erase_if(watches_, [&](const Watch& watch) {
-    return watch.fd == fd && watch.file.lock().get() == &file;
-  });
+int EpollFile::Remove(int fd, File& file) {
+  const auto removed = std::erase_if(
+      watches_, [&](const Watch& watch) { return watch.fd == fd && watch.file == &file; });
+  const bool still =
+      std::ranges::any_of(watches_, [&](const Watch& watch) { return watch.file == &file; });
+  if (!still) std::erase(file.epolls_, this);
   return removed != 0 ? 0 : ENOENT;
 }
 
+void EpollFile::Forget(const File& file) {
+  for (Watch& watch : watches_) {
+    if (watch.file == &file) watch.file = nullptr;
+  }
+}
+
 std::uint32_t EpollFile::ReadinessOf(const Watch& watch) const {
-  const FilePointer file = watch.file.lock();
-  if (file == nullptr) return 0;
+  if (watch.file == nullptr) return 0;
   if ((watch.events & EPOLLET) != 0 && !watch.edge) return 0;
-  return file->Readiness() & (watch.events | EPOLLHUP | EPOLLERR);
+  return watch.file->Readiness() & (watch.events | EPOLLHUP | EPOLLERR);
 }
 
 std::uint32_t EpollFile::Readiness() {
@@ -122,7 +136,7 @@ std::size_t EpollFile::Take(std::span<Event> events) {
 void EpollFile::OnNotify(const File& file) {
   bool any = false;
   for (Watch& watch : watches_) {
-    if (watch.file.lock().get() != &file) continue;
+    if (watch.file != &file) continue;
     watch.edge = true;
     any = true;
   }
@@ -134,17 +148,19 @@ void EpollFile::OnNotify(const File& file) {
 SocketFile::SocketFile() : File("socket") {}
 
 SocketFile::~SocketFile() {
-  if (const auto peer = peer_.lock()) {
-    peer->ended_ = true;
-    if (!messages_.empty()) peer->reset_ = true;
-    peer->Notify();
-  }
+  Leave();
+  if (peer_ == nullptr) return;
+  SocketFile& peer = *peer_;
+  peer.peer_ = nullptr;
+  peer.ended_ = true;
+  if (!messages_.empty()) peer.reset_ = true;
+  peer.Notify();
 }
 
 void SocketFile::Connect(const std::shared_ptr<SocketFile>& a,
                          const std::shared_ptr<SocketFile>& b) {
-  a->peer_ = b;
-  b->peer_ = a;
+  a->peer_ = b.get();
+  b->peer_ = a.get();
   a->connected_ = b->connected_ = true;
 }
 
@@ -154,8 +170,7 @@ std::uint32_t SocketFile::Readiness() {
   std::uint32_t ready = 0;
   if (!messages_.empty() || ended_) ready |= EPOLLIN;
   if (ended_) ready |= EPOLLHUP;
-  const auto peer = peer_.lock();
-  if (peer == nullptr || peer->messages_.size() < kMostMessages) ready |= EPOLLOUT;
+  if (peer_ == nullptr || peer_->messages_.size() < kMostMessages) ready |= EPOLLOUT;
   return ready;
 }
 
@@ -164,13 +179,12 @@ int SocketFile::Send(Message message) {
     reset_ = false;
     return ECONNRESET;
   }
-  const auto peer = peer_.lock();
   if (!connected_) return ENOTCONN;
-  if (peer == nullptr || ended_) return EPIPE;
-  if (!message.files.empty() && !peer->takes_descriptors) return EPERM;
-  if (peer->messages_.size() >= kMostMessages) return EAGAIN;
-  peer->messages_.push_back(std::move(message));
-  peer->Notify();
+  if (peer_ == nullptr || ended_) return EPIPE;
+  if (!message.files.empty() && !peer_->takes_descriptors) return EPERM;
+  if (peer_->messages_.size() >= kMostMessages) return EAGAIN;
+  peer_->messages_.push_back(std::move(message));
+  peer_->Notify();
   return 0;
 }
 
@@ -183,17 +197,16 @@ int SocketFile::Receive(Message& message) {
   const bool was_full = messages_.size() >= kMostMessages;
   message = std::move(messages_.front());
   messages_.pop_front();
-  if (const auto peer = peer_.lock(); peer != nullptr && was_full) peer->Notify();
+  if (peer_ != nullptr && was_full) peer_->Notify();
   return 0;
 }
 
 void SocketFile::Shutdown() {
   ended_ = true;
   Notify();
-  if (const auto peer = peer_.lock()) {
-    peer->ended_ = true;
-    peer->Notify();
-  }
+  if (peer_ == nullptr) return;
+  peer_->ended_ = true;
+  peer_->Notify();
 }
 
 MemoryFile::~MemoryFile() { ::close(fd_); }

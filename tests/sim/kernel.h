@@ -19,18 +19,22 @@ class EpollFile;
 class File : public std::enable_shared_from_this<File> {
  public:
   explicit File(const char* kind) : kind_(kind) {}
-  virtual ~File() = default;
+  virtual ~File() { Leave(); }
   // EPOLLIN, EPOLLOUT, EPOLLHUP as they are now.
   virtual std::uint32_t Readiness() { return 0; }
   const char* kind() const { return kind_; }  // as /proc/self/fd would show it
   // Something happened: for those who wait for edges.
   void Notify();
 
+ protected:
+  // From here on it is none that an epoll watches: it is about to go.
+  void Leave();
+
  private:
   friend class EpollFile;
   void TellEpolls();
   const char* const kind_;
-  std::vector<std::weak_ptr<EpollFile>> epolls_;
+  std::vector<EpollFile*> epolls_;  // each forgets us when it goes, and is told when we do
 };
 using FilePointer = std::shared_ptr<File>;
 
@@ -49,22 +53,24 @@ class EventFile final : public File {
 class EpollFile final : public File {
  public:
   EpollFile() : File("anon_inode:[eventpoll]") {}
+  ~EpollFile() override;
   struct Event {
     std::uint32_t events;
     std::uint64_t data;
   };
   int Add(int fd, const FilePointer& file, std::uint32_t events, std::uint64_t data);
   int Modify(int fd, std::uint32_t events, std::uint64_t data);
-  int Remove(int fd, const File& file);
+  int Remove(int fd, File& file);
   std::uint32_t Readiness() override;
   // Takes what is ready, edges included.
   std::size_t Take(std::span<Event> events);
   void OnNotify(const File& file);
+  void Forget(const File& file);
 
  private:
   struct Watch {
     int fd;
-    std::weak_ptr<File> file;
+    File* file;  // nullptr: it has gone
     std::uint32_t events;
     std::uint64_t data;
     bool edge;  // something has happened since it was last told
@@ -97,7 +103,7 @@ class SocketFile final : public File {
   std::string name;
 
  private:
-  std::weak_ptr<SocketFile> peer_;
+  SocketFile* peer_ = nullptr;  // as long as it is there
   std::deque<Message> messages_;
   bool connected_ = false;
   bool ended_ = false;  // the peer has gone, or has shut it down

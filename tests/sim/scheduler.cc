@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -29,27 +30,67 @@ struct Entry {
 };
 constexpr std::size_t kEntries = 1 << 16;
 
+// Some of the fibers, in the order of their numbers.
+class Fibers {
+ public:
+  void Add(std::uint32_t id) { words_[id / 64] |= Bit(id); }
+  void Remove(std::uint32_t id) { words_[id / 64] &= ~Bit(id); }
+  std::uint32_t count() const {
+    return static_cast<std::uint32_t>(std::popcount(words_[0]) + std::popcount(words_[1]));
+  }
+  // The n-th of them, from 0.
+  std::uint32_t At(std::uint32_t n) const {
+    std::uint32_t word = 0;
+    if (const auto first = static_cast<std::uint32_t>(std::popcount(words_[0])); n >= first) {
+      n -= first;
+      word = 1;
+    }
+    std::uint64_t bits = words_[word];
+    for (; n > 0; --n) bits &= bits - 1;
+    return word * 64 + static_cast<std::uint32_t>(std::countr_zero(bits));
+  }
+  // Calls function(id) for each that is in it now.
+  template <typename Function>
+  void ForEach(Function function) const {
+    for (std::uint32_t word = 0; word < words_.size(); ++word) {
+      for (std::uint64_t bits = words_[word]; bits != 0; bits &= bits - 1) {
+        function(word * 64 + static_cast<std::uint32_t>(std::countr_zero(bits)));
+      }
+    }
+  }
+
+ private:
+  static std::uint64_t Bit(std::uint32_t id) { return std::uint64_t{1} << id % 64; }
+  std::array<std::uint64_t, 2> words_{};
+};
+static_assert(kMostFibers == 128);
+
 struct World {
   Schedule schedule;
   Random random{0};
   Random choices{0};
   std::array<Fiber, kMostFibers> fibers;
   std::uint32_t fiber_count = 0;
-  std::uint32_t live_count = 0;
   Fiber* current = fibers.data();
+  // Kept beside what the fibers themselves say, so that few of them have to be looked at.
+  Fibers runnable;
+  Fibers blocked;
+  Fibers storing;                        // with stores that others do not see yet
+  std::int64_t first_deadline = kNever;  // no blocked one's is earlier
+  std::int64_t priority_base = 0;
 
   std::int64_t skipped_ns = 0;
   std::uint64_t steps = 0;  // up to the last refill
   std::int64_t refill = 0;
   std::uint64_t switches = 0;
-  std::int64_t idle_fibers = 0;
   bool preemptions = false;
 
-  std::vector<Entry> entries;
   std::uint64_t entry_count = 0;
   std::uint64_t hash = 0xCBF29CE484222325;
 };
 constinit World world;
+// Not in it: only what was written of it is there for a fork to copy.
+std::array<Entry, kEntries> entries;
 
 void Mix(std::uint64_t value) { world.hash = (world.hash ^ value) * 0x100000001B3; }
 
@@ -63,6 +104,19 @@ std::int64_t DrawInterval() {
   if (!world.preemptions) return 1'000'000;
   return world.random.Between(0, 2 * world.schedule.steps_between);
 }
+
+void SetState(Fiber& fiber, FiberState state) {
+  if (fiber.state == FiberState::kRunnable) world.runnable.Remove(fiber.id);
+  if (fiber.state == FiberState::kBlocked) world.blocked.Remove(fiber.id);
+  fiber.state = state;
+  if (state == FiberState::kRunnable) world.runnable.Add(fiber.id);
+  if (state == FiberState::kBlocked) {
+    world.blocked.Add(fiber.id);
+    world.first_deadline = std::min(world.first_deadline, fiber.deadline_ns);
+  }
+}
+
+std::int64_t DrawPriority() { return world.random.Between(1, 1000) - world.priority_base; }
 
 void Drain(Fiber& fiber, std::uint32_t count) {
   count = std::min(count, fiber.store_count);
@@ -88,45 +142,51 @@ void Drain(Fiber& fiber, std::uint32_t count) {
   std::move(fiber.stores.begin() + count, fiber.stores.begin() + fiber.store_count,
             fiber.stores.begin());
   fiber.store_count -= count;
+  if (fiber.store_count == 0) world.storing.Remove(fiber.id);
+}
+void DrainAll() {
+  world.storing.ForEach([](std::uint32_t id) { Drain(world.fibers[id], kBufferedStores); });
 }
 
 // Processors write their buffers back in their own time.
 void DrainSome() {
-  for (std::uint32_t i = 0; i < world.fiber_count; ++i) {
-    Fiber& fiber = world.fibers[i];
-    if (fiber.store_count != 0 && world.random.OneIn(2)) {
-      Drain(fiber, world.random.Between(1, fiber.store_count));
-    }
-  }
+  world.storing.ForEach([](std::uint32_t id) {
+    Fiber& fiber = world.fibers[id];
+    if (world.random.OneIn(2)) Drain(fiber, world.random.Between(1, fiber.store_count));
+  });
 }
 
 // Blocked ones whose time has come, or whose condition holds.
 void WakeTimers() {
   const std::int64_t now = NowNs();
-  for (std::uint32_t i = 0; i < world.fiber_count; ++i) {
-    Fiber& fiber = world.fibers[i];
-    if (fiber.state != FiberState::kBlocked || fiber.deadline_ns > now) continue;
-    fiber.state = FiberState::kRunnable;
+  if (world.first_deadline > now) return;
+  world.first_deadline = kNever;
+  world.blocked.ForEach([now](std::uint32_t id) {
+    Fiber& fiber = world.fibers[id];
+    if (fiber.deadline_ns > now) {
+      world.first_deadline = std::min(world.first_deadline, fiber.deadline_ns);
+      return;
+    }
+    SetState(fiber, FiberState::kRunnable);
     fiber.timed_out = true;
-  }
+  });
 }
 
 Fiber* Pick(bool not_the_current) {
-  std::array<Fiber*, kMostFibers> runnable;
-  std::uint32_t count = 0;
-  for (std::uint32_t i = 0; i < world.fiber_count; ++i) {
-    Fiber& fiber = world.fibers[i];
-    if (fiber.state != FiberState::kRunnable) continue;
-    if (not_the_current && &fiber == world.current) continue;
-    runnable[count++] = &fiber;
-  }
+  Fibers runnable = world.runnable;
+  if (not_the_current) runnable.Remove(world.current->id);
+  const std::uint32_t count = runnable.count();
   if (count == 0) return nullptr;
-  if (!world.preemptions) return runnable[0];
-  if (world.schedule.priorities) {
-    return *std::max_element(runnable.begin(), runnable.begin() + count,
-                             [](Fiber* a, Fiber* b) { return a->priority < b->priority; });
+  if (!world.preemptions) return &world.fibers[runnable.At(0)];
+  if (!world.schedule.priorities) {
+    return &world.fibers[runnable.At(world.random.Between(0, count - 1))];
   }
-  return runnable[world.random.Between(0, count - 1)];
+  Fiber* highest = nullptr;
+  runnable.ForEach([&](std::uint32_t id) {
+    Fiber& fiber = world.fibers[id];
+    if (highest == nullptr || highest->priority < fiber.priority) highest = &fiber;
+  });
+  return highest;
 }
 
 void SwitchTo(Fiber& to) {
@@ -144,12 +204,10 @@ void RunAnother() {
     WakeTimers();
     if (Fiber* const next = Pick(false)) return SwitchTo(*next);
     // All sleep: also what waits in buffers is written by now, and may be what they wait for.
-    for (std::uint32_t i = 0; i < world.fiber_count; ++i) Drain(world.fibers[i], kBufferedStores);
+    DrainAll();
     std::int64_t first = kNever;
-    for (std::uint32_t i = 0; i < world.fiber_count; ++i) {
-      const Fiber& fiber = world.fibers[i];
-      if (fiber.state == FiberState::kBlocked) first = std::min(first, fiber.deadline_ns);
-    }
+    world.blocked.ForEach(
+        [&](std::uint32_t id) { first = std::min(first, world.fibers[id].deadline_ns); });
     if (first == kNever) Fail("everybody sleeps, for ever:\n%s", DescribeFibers().c_str());
     world.skipped_ns += std::max<std::int64_t>(0, first - NowNs());
   }
@@ -183,17 +241,15 @@ void BeginRun(const Schedule& schedule) {
   world.random = Random(schedule.seed * 2 + 1);
   world.choices = Random(schedule.seed * 2 + 0x10000001);
   if (world.fiber_count == 0) {
-    world.entries.resize(kEntries);
     Fiber& main = world.fibers[world.fiber_count++];
-    main.state = FiberState::kRunnable;
+    SetState(main, FiberState::kRunnable);
     main.in_library = false;
     main.process = kWorldProcess;
     main.what = "main";
-    world.live_count = 1;
     world.refill = steps_left;  // those of the program's start do not count
   }
   for (std::uint32_t i = 0; i < world.fiber_count; ++i) {
-    world.fibers[i].priority = world.random.Between(1, 1000);
+    world.fibers[i].priority = DrawPriority();
   }
   world.preemptions = schedule.steps_between != 0;
   store_buffers = schedule.store_buffers;
@@ -204,7 +260,7 @@ void EndPreemptions() {
   FlushStores();
   world.preemptions = false;
   store_buffers = false;
-  for (std::uint32_t i = 0; i < world.fiber_count; ++i) Drain(world.fibers[i], kBufferedStores);
+  DrainAll();
   Refill(DrawInterval());
 }
 
@@ -270,8 +326,8 @@ Fiber* SpawnFiber(void* (*entry)(void*), void* argument, std::uint32_t process) 
   fiber->process = process;
   fiber->entry = entry;
   fiber->argument = argument;
-  fiber->priority = world.random.Between(1, 1000);
-  fiber->state = FiberState::kRunnable;
+  fiber->priority = DrawPriority();
+  SetState(*fiber, FiberState::kRunnable);
   fiber->what = "a thread";
   StartFiber(*fiber, FiberMain);
   Note("starts thread %llu of process %llu", id, process);
@@ -281,7 +337,7 @@ Fiber* SpawnFiber(void* (*entry)(void*), void* argument, std::uint32_t process) 
 void EndFiber() {
   FlushStores();
   Note("ends");
-  world.current->state = FiberState::kEnded;
+  SetState(*world.current, FiberState::kEnded);
   world.current->locks_held = 0;
   Changed();
   RunAnother();
@@ -304,15 +360,13 @@ void KillProcess(std::uint32_t process) {
     Fiber& fiber = world.fibers[i];
     if (fiber.process != process || fiber.state == FiberState::kEnded) continue;
     Drain(fiber, kBufferedStores);
-    fiber.state = FiberState::kDead;
+    SetState(fiber, FiberState::kDead);
   }
   // It may have been woken for a lock that in truth it shares with nobody: all look again.
-  for (std::uint32_t i = 0; i < world.fiber_count; ++i) {
-    Fiber& fiber = world.fibers[i];
-    if (fiber.state == FiberState::kBlocked && fiber.key != nullptr) {
-      fiber.state = FiberState::kRunnable;
-    }
-  }
+  world.blocked.ForEach([](std::uint32_t id) {
+    Fiber& fiber = world.fibers[id];
+    if (fiber.key != nullptr) SetState(fiber, FiberState::kRunnable);
+  });
 }
 
 bool Block(bool (*ready)(void*), void* argument, std::int64_t deadline_ns, const char* what) {
@@ -327,7 +381,7 @@ bool Block(bool (*ready)(void*), void* argument, std::int64_t deadline_ns, const
     self.deadline_ns = deadline_ns;
     self.timed_out = false;
     self.what = what;
-    self.state = FiberState::kBlocked;
+    SetState(self, FiberState::kBlocked);
     RunAnother();
     self.ready = nullptr;
   }
@@ -338,13 +392,12 @@ void Changed() {
   // Whoever goes on because of it has learnt of it by a lock or the like, and so sees what was
   // written before.
   FlushStores();
-  for (std::uint32_t i = 0; i < world.fiber_count; ++i) {
-    Fiber& fiber = world.fibers[i];
-    if (fiber.state == FiberState::kBlocked && fiber.ready != nullptr &&
-        fiber.ready(fiber.ready_argument)) {
-      fiber.state = FiberState::kRunnable;
+  world.blocked.ForEach([](std::uint32_t id) {
+    Fiber& fiber = world.fibers[id];
+    if (fiber.ready != nullptr && fiber.ready(fiber.ready_argument)) {
+      SetState(fiber, FiberState::kRunnable);
     }
-  }
+  });
 }
 
 bool BlockOn(const void* key, std::int64_t deadline_ns, const char* what) {
@@ -355,7 +408,7 @@ bool BlockOn(const void* key, std::int64_t deadline_ns, const char* what) {
   self.deadline_ns = deadline_ns;
   self.timed_out = false;
   self.what = what;
-  self.state = FiberState::kBlocked;
+  SetState(self, FiberState::kBlocked);
   RunAnother();
   self.key = nullptr;
   return !self.timed_out;
@@ -366,13 +419,20 @@ int Wake(const void* key, int most) {
   int woken = 0;
   // Whom a futex wakes first is not said anywhere.
   const std::uint32_t first = world.random.Between(0, world.fiber_count - 1);
-  for (std::uint32_t i = 0; i < world.fiber_count && woken < most; ++i) {
-    Fiber& fiber = world.fibers[(first + i) % world.fiber_count];
-    if (fiber.state != FiberState::kBlocked || fiber.key != key) continue;
-    fiber.state = FiberState::kRunnable;
+  const auto wake = [&](std::uint32_t id) {
+    Fiber& fiber = world.fibers[id];
+    if (woken == most || fiber.key != key) return;
+    SetState(fiber, FiberState::kRunnable);
     fiber.key = nullptr;
     ++woken;
-  }
+  };
+  const Fibers blocked = world.blocked;
+  blocked.ForEach([&](std::uint32_t id) {
+    if (id >= first) wake(id);
+  });
+  blocked.ForEach([&](std::uint32_t id) {
+    if (id < first) wake(id);
+  });
   return woken;
 }
 
@@ -383,8 +443,8 @@ void Preempt() {
   WakeTimers();
   if (world.schedule.priorities) {
     // The one that runs goes to the end of the line.
-    for (std::uint32_t i = 0; i < world.fiber_count; ++i) ++world.fibers[i].priority;
-    world.current->priority = 0;
+    ++world.priority_base;
+    world.current->priority = -world.priority_base;
   }
   if (Fiber* const next = Pick(false)) SwitchTo(*next);
 }
@@ -393,13 +453,14 @@ void Yield() {
   FlushStores();
   world.skipped_ns += kYieldNs;
   WakeTimers();
-  world.current->priority = 0;
+  world.current->priority = -world.priority_base;
   if (Fiber* const next = Pick(true)) SwitchTo(*next);
 }
 
 void Buffer(void* address, std::uint64_t value, std::uint32_t bytes) {
   Fiber& self = *world.current;
   if (self.store_count == kBufferedStores) Drain(self, 1);
+  world.storing.Add(self.id);
   self.stores[self.store_count++] = {.address = address, .value = value, .bytes = bytes};
 }
 
@@ -421,8 +482,8 @@ void Note(const char* what, std::uint64_t a, std::uint64_t b, std::uint64_t c) {
   Mix(a);
   Mix(b);
   Mix(c);
-  if (world.entries.empty()) return;
-  world.entries[world.entry_count++ % kEntries] = {what, a, b, c, NowNs(), world.current->id};
+  if (notes_to_print == 0) return;
+  entries[world.entry_count++ % kEntries] = {what, a, b, c, NowNs(), world.current->id};
 }
 
 std::uint64_t Hash() {
@@ -438,7 +499,7 @@ void PrintNotes(std::size_t most) {
                  static_cast<unsigned long long>(world.entry_count - count));
   }
   for (std::uint64_t i = world.entry_count - count; i < world.entry_count; ++i) {
-    const Entry& entry = world.entries[i % kEntries];
+    const Entry& entry = entries[i % kEntries];
     std::fprintf(stderr, "  %12.3f us  thread %2u/%u  ",
                  static_cast<double>(entry.time_ns - 1'000'000'000) / 1000, entry.fiber,
                  world.fibers[entry.fiber].process);
