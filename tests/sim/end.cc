@@ -24,9 +24,37 @@ End::End(Model& model, Retirer& retirer, std::uint32_t of_process, std::uint32_t
       server(is_server),
       model_(model),
       retirer_(retirer),
-      primary_(its_primary) {
+      primary_(its_primary),
+      all_streams_(std::make_shared<Streams>()),
+      streams_(*all_streams_) {
   model.ends.push_back(this);
   if (primary_ != nullptr) primary_->subchannels_.push_back(this);
+}
+
+End::End(End& predecessor, Retirer& retirer, std::uint32_t of_process, End* its_primary)
+    : number(predecessor.number),
+      process(of_process),
+      index(predecessor.index),
+      server(true),
+      peer_process(predecessor.peer_process),
+      model_(predecessor.model_),
+      retirer_(retirer),
+      primary_(its_primary),
+      session_(predecessor.session_),
+      to_send_(predecessor.to_send_),
+      in_flight_(predecessor.in_flight_),
+      all_streams_(predecessor.all_streams_),
+      streams_(*all_streams_),
+      slots_(predecessor.slots_.size()),
+      peer_(predecessor.peer_),
+      incoming_(predecessor.incoming_) {
+  if (primary_ != nullptr) primary_->subchannels_.push_back(this);
+  for (std::size_t i = 0; i < slots_.size(); ++i) {
+    const Slot& slot = predecessor.slots_[i];
+    slots_[i].in_flight = slot.in_flight;
+    slots_[i].stream = slot.stream;
+    slots_[i].id = slot.id;
+  }
 }
 
 End::~End() = default;
@@ -161,6 +189,7 @@ void End::Cleanup() {
   if (is_subchannel()) std::erase(primary_->subchannels_, this);
   if (!subchannels_.empty()) Wrong("a primary goes before its sub-channels");
   Discard();
+  if (abandoned_) return;
   for (Slot& slot : slots_) {
     if (slot.in_flight) Wrong("a packet is in flight after its channel has gone");
   }

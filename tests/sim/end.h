@@ -34,7 +34,8 @@ class Model {
   std::uint64_t described = 0;    // packets whose memory the server had
   std::uint64_t successions = 0;  // saved channels that came back
   std::uint64_t restored = 0;     // packets with them
-  std::uint64_t in_place = 0;     // packets that a raw channel's owner took
+  std::uint64_t handovers = 0;
+  std::uint64_t in_place = 0;  // packets that a raw channel's owner took
   // Processes that write where they must not: what comes of that is theirs alone.
   std::array<bool, kMostProcesses> hostile{};
 };
@@ -47,6 +48,8 @@ class End {
   // A sub-channel's has a primary, which is made before it and outlives it.
   End(Model& model, Retirer& retirer, std::uint32_t process, std::uint32_t index, bool server,
       End* primary);
+  // Of a server that was handed over: the same end, in another process.
+  End(End& predecessor, Retirer& retirer, std::uint32_t process, End* primary);
 
   // A server's for `partition`, a client's for nullptr.
   NTSTATUS Allocate(PDEVICE_OBJECT device, HANDLE partition);
@@ -60,6 +63,15 @@ class End {
   // Pauses a server's channel, saves it and goes on; or, if it is `succeeded`, ends it and goes on
   // with another one that the save was restored into. Nobody else may use the end meanwhile.
   void Save(bool succeeded);
+
+  // For a handover: it stays paused until it is resumed, or goes on in another process. Nothing: it
+  // is disabled.
+  std::vector<std::vector<std::byte>> SaveForHandover();
+  void ResumeAfterHandover();
+  // False: it cannot be.
+  bool RestoreForHandover(std::vector<std::vector<std::byte>>& save);
+  // What it has goes on elsewhere.
+  void Abandon() { abandoned_ = true; }
 
   void Send(std::uint32_t count);
   void Request(std::uint32_t timeout_us);
@@ -185,6 +197,7 @@ class End {
   HANDLE partition_ = nullptr;
   End* const primary_;
   std::vector<End*> subchannels_;
+  bool abandoned_ = false;
   bool unused_ = false;  // it was restored, and could not be enabled
   bool ending_ = false;  // what is still in flight is given up by VmbChannelCleanup
   bool enabled_ = false;
@@ -200,7 +213,9 @@ class End {
   std::uint32_t saved_ = 0;  // packets that were saved, or restored, so far
   std::uint64_t outstanding_ = 0;
   std::uint64_t in_batch_ = 0;
-  std::array<Stream, kStreams> streams_;
+  using Streams = std::array<Stream, kStreams>;
+  const std::shared_ptr<Streams> all_streams_;  // of its successors, too
+  Streams& streams_;
   std::deque<Slot> slots_;
   End* peer_ = nullptr;      // whose packets came in this session
   std::uint32_t fresh_ = 0;  // streams that have brought nothing in this session yet: a bit each

@@ -60,6 +60,33 @@ void End::Save(bool succeeded) {
   if (!unused_) Start();
 }
 
+std::vector<std::vector<std::byte>> End::SaveForHandover() {
+  do {
+    taken_whole = true;
+    if (!WaitUntil([this] { return users == 0 && pump_depth_ == 0; }, NowNs() + kPatienceNs,
+                   "the others that use a channel")) {
+      Wrong("others use a channel for ever");
+    }
+  } while (!taken_whole);
+  if (!enabled_) return {};
+  Pause();
+  return WriteSave(true);
+}
+
+void End::ResumeAfterHandover() {
+  for (Slot& slot : slots_) slot.is_saved = false;
+  taken_whole = false;
+  Changed();
+  if (enabled_) Start();
+}
+
+bool End::RestoreForHandover(std::vector<std::vector<std::byte>>& save) {
+  if (!Restore(save)) return false;
+  if (Enable() != STATUS_SUCCESS) return false;
+  Start();
+  return true;
+}
+
 std::vector<std::vector<std::byte>> End::WriteSave(bool succeeded) {
   static constexpr ULONG kSizes[] = {0, 48, 200, 65536};
   std::vector<std::vector<std::byte>> save;

@@ -69,7 +69,7 @@ bool End::TrySend(Slot& slot) {
   const std::uint32_t bytes = Fill(words, stream_index, slot.id);
   const std::uint64_t id = slot.id;
   NTSTATUS status = STATUS_SUCCESS;
-  if (wants && !server && model_.plan.external != 0 && !model_.plan.IsRaw(index, true) &&
+  if (wants && !server && model_.plan.external != 0 && !model_.plan.MayMeetRawServer(index) &&
       Choices().Between(0, 99) < model_.plan.external) {
     status = SendDescribed(slot, words, bytes);
   } else {
@@ -158,6 +158,11 @@ void End::PacketDone(VMBPACKET packet, NTSTATUS status, PVOID buffer, UINT32 byt
 void End::OnDone(Slot& slot, NTSTATUS status, const void* buffer, UINT32 bytes) {
   if (Current().locks_held != 0) Wrong("a completion routine is called under a lock");
   if (!slot.in_flight) Wrong("a packet is completed that is not in flight");
+  if (abandoned_) {
+    if (status != STATUS_DEVICE_REMOVED) Wrong("a packet is completed that goes on elsewhere");
+    slot.in_flight = false;
+    return;
+  }
   if (slot.is_saved) {
     // The saved channel's, which ends; the packet goes on in the channel that comes after it.
     if (status != STATUS_DEVICE_REMOVED) {

@@ -378,8 +378,13 @@ int getsockopt(int fd, int, int option, void* value, socklen_t* bytes) noexcept 
   const auto file = FileAs<SocketFile>(fd);
   if (file == nullptr) return Result(EBADF);
   if (option == SO_PEERCRED) {
-    const ucred peer{.pid = static_cast<pid_t>(1000 + file->peer_process), .uid = 1, .gid = 1};
+    const ucred peer{
+        .pid = static_cast<pid_t>(1000 + file->peer_process), .uid = geteuid(), .gid = getegid()};
     std::memcpy(value, &peer, std::min<std::size_t>(*bytes, sizeof peer));
+    return 0;
+  }
+  if (option == SO_TYPE) {
+    *static_cast<int*>(value) = SOCK_SEQPACKET;
     return 0;
   }
   if (option == SO_ACCEPTCONN) {

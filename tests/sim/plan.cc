@@ -1,5 +1,7 @@
 #include "plan.h"
 
+#include <algorithm>
+
 #include "random.h"
 
 namespace kmcl::sim {
@@ -144,6 +146,22 @@ Plan MakePlan(std::uint64_t seed) {
     }
   }
   AddTrouble(random, plan);
+  // Raw channels cannot be saved.
+  const bool troubled = std::ranges::any_of(
+      plan.actions, [](const Action& action) { return action.actor == kWorldActor; });
+  if (!troubled && (plan.raw & 1) == 0 && later.OneIn(3)) {
+    plan.local = false;
+    for (std::uint32_t times = later.Between(1, 3); times > 0; --times) {
+      plan.actions.push_back({.actor = kWorldActor,
+                              .verb = Verb::kSleep,
+                              .channel = 0,
+                              .amount = later.Between(0, later.OneIn(2) ? 2000 : 200)});
+      plan.actions.push_back({.actor = kWorldActor,
+                              .verb = Verb::kHandOver,
+                              .channel = 0,
+                              .amount = later.OneIn(4) ? later.Between(1, 2) : 0});
+    }
+  }
   return plan;
 }
 
@@ -155,7 +173,7 @@ std::string Describe(const Action& action) {
                                            "passive",   "save",
                                            "refuse",    "die",
                                            "corrupt",   "forge",
-                                           "knock"};
+                                           "knock",     "hand over"};
   static_assert(std::size(kNames) == kVerbs);
   const std::uint32_t process = action.actor / 2;
   if (action.actor == kWorldActor) {

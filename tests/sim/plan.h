@@ -25,8 +25,9 @@ enum class Verb : std::uint8_t {
   kCorrupt,    // `amount` places in the memory of client `channel`
   kForge,      // `amount` messages of client `channel`
   kKnock,      // `amount` strangers come to the server's socket, one after the other
+  kHandOver,   // the server goes to another process; 1: its save fails, 2: the restore does
 };
-inline constexpr std::uint32_t kVerbs = 15;
+inline constexpr std::uint32_t kVerbs = 16;
 // Who does what nobody would do to himself.
 inline constexpr std::uint32_t kWorldActor = 100;
 
@@ -61,6 +62,10 @@ struct Plan {
   bool refusals = false;             // the system refuses things now and then
   std::vector<Action> actions;
 
+  // A sub-channel may meet any of the other end's.
+  bool MayMeetRawServer(std::uint32_t channel) const {
+    return IsRaw(channel < channels ? channel : channels + subchannels - 1, true);
+  }
   bool IsRaw(std::uint32_t channel, bool server) const {
     return channel + 1 == channels + subchannels && (raw & (server ? 1u : 2u)) != 0;
   }

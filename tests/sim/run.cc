@@ -103,6 +103,7 @@ void RunHere(const Plan& plan, const Schedule& schedule, bool kept) {
   report->successions = world.model().successions;
   report->restored = world.model().restored;
   report->in_place = world.model().in_place;
+  report->handovers = world.model().handovers;
   if (!kept) return CheckNothingIsLeft(world);
   AwaitLastThreads();
 }

@@ -24,7 +24,7 @@ std::string World::Describe() const {
 
 // ---- The server.
 
-void World::StartServer() {
+KMCL_ENDPOINT_OPTIONS World::ServerOptions() {
   KMCL_ENDPOINT_OPTIONS options;
   KmclEndpointOptionsInit(&options);
   options.DispatchThreads = plan_.dispatch_threads;
@@ -40,6 +40,11 @@ void World::StartServer() {
     const InTest test;
     static_cast<World*>(context)->OnGone(partition);
   };
+  return options;
+}
+
+void World::StartServer() {
+  const KMCL_ENDPOINT_OPTIONS options = ServerOptions();
   if (retirer_ != nullptr) past_retirers_.push_back(std::move(retirer_));
   retirer_ = std::make_unique<Retirer>(server_process_);
   In(server_process_, [&] {
@@ -52,7 +57,7 @@ void World::OnArrived(HANDLE partition) {
   if (Current().locks_held != 0) Fail("an arrival is told under a lock");
   auto guest = std::make_unique<Guest>();
   guest->partition = partition;
-  guest->server_process = server_process_;
+  guest->server_process = Current().process;
   KMCL_PARTITION_INFORMATION information;
   {
     const InLibrary library;

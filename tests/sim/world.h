@@ -43,11 +43,12 @@ class World {
     World* world;
     std::uint32_t number;
     std::uint32_t process;
+    std::size_t next = 0;  // of the plan's actions
     bool done = false;
   };
 
   static void* RunActor(void* actor);
-  void SpawnActor(std::uint32_t number);
+  void SpawnActor(std::uint32_t number, std::size_t next = 0);
   void Do(const Action& action);
   void DoWith(const Action& action, End& end);
   // The end that the action means, for as long as the thread uses it; nullptr: there is none.
@@ -63,6 +64,7 @@ class World {
   template <typename Call>
   NTSTATUS Insist(Call call, const char* what);
 
+  KMCL_ENDPOINT_OPTIONS ServerOptions();
   void StartServer();
   void StopServer();
   void OnArrived(HANDLE partition);
@@ -81,6 +83,18 @@ class World {
   bool TryAll(Client& client);
   void Settle(Client& client);
 
+  // The server goes on in another process, or, if that is to fail, where it is.
+  enum class Manner : std::uint8_t { kPlain, kSaveFails, kRestoreFails };
+  struct Handover;
+  void HandOver(std::uint32_t manner);
+  bool ConnectProcesses(Handover& handover);
+  void GiveAway(Handover& handover);
+  NTSTATUS SaveAll(Handover& handover);
+  void ResumeAll(Handover& handover);
+  void TakeAway(Handover& handover);
+  NTSTATUS RestoreAll(Handover& handover, KMCL_SERVER server, const std::byte* state,
+                      std::size_t bytes);
+
   // The process dies now, wherever its threads are.
   void Kill(std::uint32_t process);
   void KillAndRestart(std::uint32_t number);
@@ -94,6 +108,7 @@ class World {
   std::uint32_t server_process_ = 0;
   KMCL_SERVER server_ = nullptr;
   std::unique_ptr<Retirer> retirer_;
+  std::unique_ptr<Retirer> next_retirer_;  // of the process that takes over
   std::vector<std::unique_ptr<Guest>> guests_;
   std::vector<std::unique_ptr<Client>> clients_;
   std::vector<std::unique_ptr<End>> past_ends_;

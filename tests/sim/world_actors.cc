@@ -57,6 +57,8 @@ void World::Do(const Action& action) {
         In(kStrangerProcess, [this] { Knock(address_.c_str() + address_.find('/')); });
       }
       return;
+    case Verb::kHandOver:
+      return HandOver(action.amount);
     case Verb::kReconnect: {
       Client& client = *clients_[action.actor / 2 - 1];
       Disconnect(client);
@@ -138,18 +140,27 @@ void World::Reopen(End& end) {
 void* World::RunActor(void* argument) {
   const InTest test;
   Actor& actor = *static_cast<Actor*>(argument);
-  for (const Action& action : actor.world->plan_.actions) {
-    if (action.actor == actor.number) actor.world->Do(action);
+  World& world = *actor.world;
+  for (; actor.next < world.plan_.actions.size(); ++actor.next) {
+    const Action& action = world.plan_.actions[actor.next];
+    if (action.actor != actor.number) continue;
+    if (actor.process != world.ProcessOf(actor.number) && actor.number / 2 == 0) {
+      // The server is in another process now, and so is what is left to do.
+      world.SpawnActor(actor.number, actor.next);
+      break;
+    }
+    world.Do(action);
   }
   actor.done = true;
   Changed();
   return nullptr;
 }
 
-void World::SpawnActor(std::uint32_t number) {
+void World::SpawnActor(std::uint32_t number, std::size_t next) {
   auto actor = std::make_unique<Actor>();
   actor->world = this;
   actor->number = number;
+  actor->next = next;
   actor->process = ProcessOf(number);
   actors_.push_back(std::move(actor));
   SpawnFiber(RunActor, actors_.back().get(), actors_.back()->process)->detached = true;

@@ -1,0 +1,241 @@
+// A server that is replaced by another process (kmcl/handover.h). To the model its channels are the
+// same ends as before, and their clients notice nothing.
+#include <fcntl.h>
+#include <kmcl/handover.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "world_calls.h"
+
+namespace kmcl::sim {
+namespace {
+
+void Put(std::vector<std::byte>& to, const void* bytes, std::size_t count) {
+  const auto* const first = static_cast<const std::byte*>(bytes);
+  to.insert(to.end(), first, first + count);
+}
+
+std::uint32_t GetWord(const std::byte*& from, const std::byte* end) {
+  std::uint32_t word = 0;
+  if (end - from < 4) Fail("the state of a handover is too short");
+  std::memcpy(&word, from, 4);
+  from += 4;
+  return word;
+}
+
+}  // namespace
+
+struct World::Handover {
+  World& world;
+  Manner manner;
+  std::uint32_t from;
+  std::uint32_t to;
+  int sockets[2] = {-1, -1};
+  std::vector<Guest*> guests;  // that were saved
+  std::vector<std::unique_ptr<Guest>> successors;
+  std::vector<std::byte> state;
+  NTSTATUS given = STATUS_PENDING;
+  NTSTATUS taken = STATUS_PENDING;
+  bool is_given = false;
+  bool is_taken = false;
+};
+
+// A pair of which each process has one.
+bool World::ConnectProcesses(Handover& handover) {
+  int pair[2] = {-1, -1};
+  In(handover.from, [&] {
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0) {
+      handover.sockets[0] = pair[0];
+    }
+  });
+  if (handover.sockets[0] < 0) return false;
+  In(handover.to, [&] { handover.sockets[1] = fcntl(pair[1], F_DUPFD_CLOEXEC, 0); });
+  In(handover.from, [&] { close(pair[1]); });
+  return handover.sockets[1] >= 0;
+}
+
+// ---- Where it goes away.
+
+NTSTATUS World::SaveAll(Handover& handover) {
+  for (const auto& guest : guests_) {
+    if (!guest->gone && guest->server_process == handover.from) {
+      handover.guests.push_back(guest.get());
+    }
+  }
+  for (Guest* const guest : handover.guests) {
+    for (const auto& end : guest->ends) {
+      const auto save = end->SaveForHandover();
+      const auto parts = static_cast<std::uint32_t>(save.size());
+      Put(handover.state, &end->number, 4);
+      Put(handover.state, &parts, 4);
+      for (const auto& part : save) {
+        const auto bytes = static_cast<std::uint32_t>(part.size());
+        Put(handover.state, &bytes, 4);
+        Put(handover.state, part.data(), part.size());
+      }
+    }
+  }
+  return handover.manner == Manner::kSaveFails ? STATUS_DEVICE_BUSY : STATUS_SUCCESS;
+}
+
+void World::ResumeAll(Handover& handover) {
+  Note("a handover is given up");
+  for (Guest* const guest : handover.guests) {
+    for (const auto& end : guest->ends) end->ResumeAfterHandover();
+  }
+}
+
+void World::GiveAway(Handover& handover) {
+  KMCL_HANDOVER_OPTIONS options;
+  KmclHandOverOptionsInit(&options);
+  options.Context = &handover;
+  options.Save = [](PVOID context, KMCL_SERVER, const VOID** state, SIZE_T* bytes) {
+    auto& self = *static_cast<Handover*>(context);
+    const InTest test;
+    const NTSTATUS status = self.world.SaveAll(self);
+    *state = self.state.data();
+    *bytes = self.state.size();
+    return status;
+  };
+  options.Resume = [](PVOID context, KMCL_SERVER) {
+    auto& self = *static_cast<Handover*>(context);
+    const InTest test;
+    self.world.ResumeAll(self);
+  };
+  const InLibrary library("KmclServerHandOver", 0);
+  handover.given = KmclServerHandOver(server_, handover.sockets[0], &options);
+}
+
+// ---- Where it goes to.
+
+NTSTATUS World::RestoreAll(Handover& handover, KMCL_SERVER server, const std::byte* state,
+                           std::size_t bytes) {
+  const std::byte* const end_of_state = state + bytes;
+  for (Guest* const from : handover.guests) {
+    auto guest = std::make_unique<Guest>();
+    guest->partition = from->partition;
+    guest->process = from->process;
+    guest->server_process = handover.to;
+    for (const auto& end : from->ends) {
+      std::vector<std::vector<std::byte>> save;
+      if (GetWord(state, end_of_state) != end->number) Fail("the state of a handover is another");
+      for (std::uint32_t parts = GetWord(state, end_of_state); parts > 0; --parts) {
+        const std::uint32_t part = GetWord(state, end_of_state);
+        if (part > end_of_state - state) Fail("the state of a handover is too short");
+        save.emplace_back(state, state + part);
+        state += part;
+      }
+      End* const primary = end->is_subchannel() ? guest->ends.front().get() : nullptr;
+      guest->ends.push_back(std::make_unique<End>(*end, *next_retirer_, handover.to, primary));
+      End& made = *guest->ends.back();
+      Expect(made.Allocate(KmclServerDeviceObject(server), guest->partition), "a successor");
+      if (save.empty()) continue;
+      if (!made.RestoreForHandover(save)) Fail("a save is not restored in another process");
+    }
+    handover.successors.push_back(std::move(guest));
+  }
+  if (state != end_of_state) Fail("the state of a handover is too long");
+  const bool fails = handover.manner == Manner::kRestoreFails;
+  for (auto& guest : handover.successors) {
+    if (fails) {
+      for (const auto& end : guest->ends) end->Abandon();
+    }
+    guests_.push_back(std::move(guest));
+  }
+  if (fails) return STATUS_DEVICE_BUSY;
+  // It serves as soon as this is final, and may hear of new clients before the call returns.
+  server_ = server;
+  server_process_ = handover.to;
+  past_retirers_.push_back(std::exchange(retirer_, std::move(next_retirer_)));
+  for (Guest* const from : handover.guests) {
+    for (const auto& end : from->ends) end->Abandon();
+  }
+  return STATUS_SUCCESS;
+}
+
+void World::TakeAway(Handover& handover) {
+  KMCL_TAKEOVER_OPTIONS options;
+  KmclTakeOverOptionsInit(&options);
+  options.Context = &handover;
+  options.Restore = [](PVOID context, KMCL_SERVER server, const VOID* state, SIZE_T bytes) {
+    auto& self = *static_cast<Handover*>(context);
+    const InTest test;
+    return self.world.RestoreAll(self, server, static_cast<const std::byte*>(state), bytes);
+  };
+  const KMCL_ENDPOINT_OPTIONS endpoint = ServerOptions();
+  KMCL_SERVER server = nullptr;
+  const InLibrary library("KmclServerTakeOver", 0);
+  handover.taken = KmclServerTakeOver(handover.sockets[1], &endpoint, &options, &server);
+}
+
+void World::HandOver(std::uint32_t manner) {
+  Handover handover{.world = *this,
+                    .manner = static_cast<Manner>(manner),
+                    .from = server_process_,
+                    .to = next_process_++};
+  if (!ConnectProcesses(handover)) Fail("no sockets for a handover");
+  next_retirer_ = std::make_unique<Retirer>(handover.to);
+  KMCL_SERVER const before = server_;
+  const auto start = [&](std::uint32_t process, void* (*run)(void*)) {
+    SpawnFiber(run, &handover, process)->detached = true;
+  };
+  start(handover.from, [](void* argument) -> void* {
+    const InTest test;
+    auto& self = *static_cast<Handover*>(argument);
+    self.world.GiveAway(self);
+    self.is_given = true;
+    Changed();
+    return nullptr;
+  });
+  start(handover.to, [](void* argument) -> void* {
+    const InTest test;
+    auto& self = *static_cast<Handover*>(argument);
+    self.world.TakeAway(self);
+    self.is_taken = true;
+    Changed();
+    return nullptr;
+  });
+  Await([&] { return handover.is_given && handover.is_taken; }, "the end of a handover");
+  const bool wanted = handover.manner == Manner::kPlain;
+  Note("a handover ends with %#llx and %#llx", static_cast<std::uint32_t>(handover.given),
+       static_cast<std::uint32_t>(handover.taken));
+  const auto expect = [&](NTSTATUS status, NTSTATUS expected, const char* which) {
+    if (status != expected) Fail("%s of a handover: %s", which, KmclStatusName(status));
+  };
+  const bool save_fails = handover.manner == Manner::kSaveFails;
+  expect(handover.given,
+         wanted       ? STATUS_SUCCESS
+         : save_fails ? STATUS_DEVICE_BUSY
+                      : STATUS_CONNECTION_DISCONNECTED,
+         "the old end");
+  expect(handover.taken,
+         wanted       ? STATUS_SUCCESS
+         : save_fails ? STATUS_CONNECTION_DISCONNECTED
+                      : STATUS_DEVICE_BUSY,
+         "the new end");
+  In(handover.from, [&] { close(handover.sockets[0]); });
+  In(handover.to, [&] { close(handover.sockets[1]); });
+  if (!wanted) return std::exchange(next_retirer_, nullptr)->Stop();
+  ++model_.handovers;
+  for (const auto& guest : guests_) {
+    if (guest->server_process != handover.to) continue;
+    for (const auto& end : guest->ends) end->offered = true;
+  }
+  Await(
+      [&] {
+        return std::ranges::all_of(handover.guests,
+                                   [](const Guest* each) { return each->cleaned; });
+      },
+      "the end of the partitions that were handed over");
+  In(handover.from, [&] {
+    const InLibrary library;
+    KmclServerDestroy(before);
+  });
+  past_retirers_.back()->Stop();
+}
+
+}  // namespace kmcl::sim
