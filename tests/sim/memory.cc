@@ -46,6 +46,7 @@ std::size_t used_bytes = 0;
 std::size_t kept_bytes = 0;
 std::array<Living, kMostProcesses> living;
 std::uint64_t allocations = 0;
+std::uint64_t most_living_bytes = UINT64_MAX;
 
 std::uint32_t fail_skip = 0;
 std::uint32_t fail_count = 0;
@@ -106,7 +107,7 @@ void* Allocate(std::size_t bytes, void* caller, void* caller_of_caller) {
   Living& held = living[header->process];
   held.bytes += bytes;
   held.most_bytes = std::max(held.most_bytes, held.bytes);
-  if (held.bytes > kMostLivingBytes && header->process != kWorldProcess) {
+  if (held.bytes > most_living_bytes && header->process != kWorldProcess) {
     Fail("process %u holds %llu bytes in %llu blocks", header->process,
          static_cast<unsigned long long>(held.bytes), static_cast<unsigned long long>(held.blocks));
   }
@@ -193,6 +194,8 @@ void FailFreedAccess(const void* address) {
   Fail("memory is used that was freed (%#zx of the heap):\n%s",
        static_cast<std::size_t>(static_cast<const std::byte*>(address) - heap), text.c_str());
 }
+
+void LimitMemory(std::uint64_t bytes) { most_living_bytes = bytes; }
 
 Living LivingMemory(std::uint32_t process) { return living[process]; }
 void KeepMemory() {

@@ -28,9 +28,8 @@ struct Living {
   std::uint64_t bytes = 0;
   std::uint64_t most_bytes = 0;  // there ever were
 };
-// More than any process of these small worlds needs, whatever the others do: what grows without a
-// bound comes to it.
-inline constexpr std::uint64_t kMostLivingBytes = std::uint64_t{8} << 20;
+// What no process of a run may exceed, whatever the others do: what grows without a bound comes to it.
+void LimitMemory(std::uint64_t bytes);
 // What the library holds of its heap in a process, and for people where it was allocated.
 Living LivingMemory(std::uint32_t process);
 std::string DescribeLeaks(std::uint32_t process);
