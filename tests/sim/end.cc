@@ -48,6 +48,7 @@ End::End(End& predecessor, Retirer& retirer, std::uint32_t of_process, End* its_
       slots_(predecessor.slots_.size()),
       peer_(predecessor.peer_),
       incoming_(predecessor.incoming_) {
+  model_.successors.push_back(this);
   if (primary_ != nullptr) primary_->subchannels_.push_back(this);
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     const Slot& slot = predecessor.slots_[i];

@@ -29,6 +29,7 @@ class Model {
   explicit Model(const Plan& the_plan) : plan(the_plan) {}
   const Plan& plan;
   std::vector<End*> ends;
+  std::vector<End*> successors;  // that have the numbers of others
   std::uint64_t delivered = 0;
   std::uint64_t completed = 0;
   std::uint64_t described = 0;    // packets whose memory the server had

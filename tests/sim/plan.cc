@@ -159,7 +159,7 @@ Plan MakePlan(std::uint64_t seed) {
       plan.actions.push_back({.actor = kWorldActor,
                               .verb = Verb::kHandOver,
                               .channel = 0,
-                              .amount = later.OneIn(4) ? later.Between(1, 2) : 0});
+                              .amount = later.OneIn(3) ? later.Between(1, 3) : 0});
     }
   }
   return plan;

@@ -25,7 +25,8 @@ enum class Verb : std::uint8_t {
   kCorrupt,    // `amount` places in the memory of client `channel`
   kForge,      // `amount` messages of client `channel`
   kKnock,      // `amount` strangers come to the server's socket, one after the other
-  kHandOver,   // the server goes to another process; 1: its save fails, 2: the restore does
+  kHandOver,   // the server goes to another process; 1: its save fails, 2: the restore does, 3: it
+               // dies meanwhile
 };
 inline constexpr std::uint32_t kVerbs = 16;
 // Who does what nobody would do to himself.

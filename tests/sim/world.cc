@@ -16,8 +16,10 @@ World::World(const Plan& plan)
 
 std::string World::Describe() const {
   std::string text;
-  for (const End* const end : model_.ends) {
-    if (!end->gone && !end->dead) text += "  " + end->Describe() + "\n";
+  for (const auto& ends : {model_.ends, model_.successors}) {
+    for (const End* const end : ends) {
+      if (!end->gone && !end->dead) text += "  " + end->Describe() + "\n";
+    }
   }
   return text;
 }

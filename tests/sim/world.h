@@ -84,9 +84,14 @@ class World {
   void Settle(Client& client);
 
   // The server goes on in another process, or, if that is to fail, where it is.
-  enum class Manner : std::uint8_t { kPlain, kSaveFails, kRestoreFails };
+  enum class Manner : std::uint8_t { kPlain, kSaveFails, kRestoreFails, kOldDies };
   struct Handover;
   void HandOver(std::uint32_t manner);
+  // Both sides have ended, or died.
+  void ExpectOutcome(const Handover& handover) const;
+  void ForgetHandles(const Handover& handover, bool also_taken);
+  void AfterDeath(Handover& handover);
+  void EndPredecessor(Handover& handover);
   bool ConnectProcesses(Handover& handover);
   void GiveAway(Handover& handover);
   NTSTATUS SaveAll(Handover& handover);
@@ -98,6 +103,9 @@ class World {
   // The process dies now, wherever its threads are.
   void Kill(std::uint32_t process);
   void KillAndRestart(std::uint32_t number);
+  std::vector<End*> ClientsEnds() const;
+  // What was open is reported to be over, and a new server is there.
+  void ReplaceDeadServer(const std::vector<End*>& open, std::int64_t killed_ns);
   void AwaitReportOfDeath(std::uint32_t process, std::int64_t killed_ns);
 
   const Plan plan_;

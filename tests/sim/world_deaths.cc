@@ -14,8 +14,10 @@ void World::Kill(std::uint32_t process) {
   Note("process %llu dies", process);
   killed_[process] = true;
   KillProcess(process);
-  for (End* const end : model_.ends) {
-    if (end->process == process) end->dead = end->gone = true;
+  for (const auto& ends : {model_.ends, model_.successors}) {
+    for (End* const end : ends) {
+      if (end->process == process) end->dead = end->gone = true;
+    }
   }
   for (const auto& actor : actors_) {
     if (actor->process == process) actor->done = true;
@@ -37,26 +39,34 @@ void World::AwaitReportOfDeath(std::uint32_t process, std::int64_t killed_ns) {
   }
 }
 
+std::vector<End*> World::ClientsEnds() const {
+  std::vector<End*> ends;
+  for (const auto& client : clients_) {
+    for (const auto& end : client->ends) {
+      if (!end->dead && !end->hostile) ends.push_back(end.get());
+    }
+  }
+  return ends;
+}
+
+void World::ReplaceDeadServer(const std::vector<End*>& open, std::int64_t killed_ns) {
+  const auto reported = [&] {
+    return std::ranges::all_of(
+        open, [](const End* each) { return each->dead || each->gone || !each->is_up(); });
+  };
+  if (!WaitUntil(reported, killed_ns + kReportNs, "the report of a server's death")) {
+    Fail("the server's death is not reported after 100 ms:\n%s", DescribeFibers().c_str());
+  }
+  server_process_ = next_process_++;
+  StartServer();
+}
+
 void World::KillAndRestart(std::uint32_t number) {
   if (number == 0) {
     const std::int64_t killed_ns = NowNs();
-    std::vector<std::pair<End*, bool>> open;
-    for (const auto& client : clients_) {
-      for (const auto& end : client->ends) {
-        if (!end->dead && !end->hostile) open.emplace_back(end.get(), false);
-      }
-    }
+    const std::vector<End*> open = ClientsEnds();
     Kill(server_process_);
-    const auto reported = [&] {
-      return std::all_of(open.begin(), open.end(), [](const auto& each) {
-        return each.first->dead || each.first->gone || !each.first->is_up();
-      });
-    };
-    if (!WaitUntil(reported, killed_ns + kReportNs, "the report of a server's death")) {
-      Fail("the server's death is not reported after 100 ms:\n%s", DescribeFibers().c_str());
-    }
-    server_process_ = next_process_++;
-    return StartServer();
+    return ReplaceDeadServer(open, killed_ns);
   }
   Client& client = *clients_[number - 1];
   const std::uint32_t process = client.process;

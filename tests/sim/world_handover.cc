@@ -9,6 +9,7 @@
 #include <cstring>
 #include <utility>
 
+#include "api/objects.h"
 #include "world_calls.h"
 
 namespace kmcl::sim {
@@ -35,8 +36,12 @@ struct World::Handover {
   std::uint32_t from;
   std::uint32_t to;
   int sockets[2] = {-1, -1};
-  std::vector<Guest*> guests;  // that were saved
-  std::vector<std::unique_ptr<Guest>> successors;
+  std::vector<Guest*> guests;  // that were saved, and what their handles mean there
+  std::vector<std::weak_ptr<endpoint::Partition>> partitions;
+  std::vector<Guest*> successors;
+  KMCL_SERVER before = nullptr;
+  std::vector<End*> open;  // of the clients, and when one of the processes died
+  std::int64_t killed_ns = 0;
   std::vector<std::byte> state;
   NTSTATUS given = STATUS_PENDING;
   NTSTATUS taken = STATUS_PENDING;
@@ -64,6 +69,7 @@ NTSTATUS World::SaveAll(Handover& handover) {
   for (const auto& guest : guests_) {
     if (!guest->gone && guest->server_process == handover.from) {
       handover.guests.push_back(guest.get());
+      handover.partitions.push_back(api::FindPartition(guest->partition));
     }
   }
   for (Guest* const guest : handover.guests) {
@@ -110,13 +116,31 @@ void World::GiveAway(Handover& handover) {
   handover.given = KmclServerHandOver(server_, handover.sockets[0], &options);
 }
 
+// The table of handles, which in truth each process has for itself, is one for all here: what the
+// dead old process has there goes, unless the new one has put its own in place of it.
+void World::ForgetHandles(const Handover& handover, bool also_taken) {
+  for (const auto& guest : guests_) {
+    if (guest->server_process != handover.from || guest->cleaned) continue;
+    const auto saved = std::ranges::find(handover.guests, guest.get());
+    const bool taken =
+        saved != handover.guests.end() &&
+        handover.partitions[static_cast<std::size_t>(saved - handover.guests.begin())].lock() !=
+            api::FindPartition(guest->partition);
+    if (taken && !also_taken) continue;
+    // It is not destroyed, as it is not when a process dies.
+    new std::shared_ptr<endpoint::Partition>(api::SetPartitionHandle(guest->partition, nullptr));
+  }
+}
+
 // ---- Where it goes to.
 
 NTSTATUS World::RestoreAll(Handover& handover, KMCL_SERVER server, const std::byte* state,
                            std::size_t bytes) {
   const std::byte* const end_of_state = state + bytes;
   for (Guest* const from : handover.guests) {
-    auto guest = std::make_unique<Guest>();
+    guests_.push_back(std::make_unique<Guest>());
+    Guest* const guest = guests_.back().get();
+    handover.successors.push_back(guest);
     guest->partition = from->partition;
     guest->process = from->process;
     guest->server_process = handover.to;
@@ -136,17 +160,15 @@ NTSTATUS World::RestoreAll(Handover& handover, KMCL_SERVER server, const std::by
       if (save.empty()) continue;
       if (!made.RestoreForHandover(save)) Fail("a save is not restored in another process");
     }
-    handover.successors.push_back(std::move(guest));
   }
   if (state != end_of_state) Fail("the state of a handover is too long");
   const bool fails = handover.manner == Manner::kRestoreFails;
-  for (auto& guest : handover.successors) {
-    if (fails) {
+  if (fails) {
+    for (Guest* const guest : handover.successors) {
       for (const auto& end : guest->ends) end->Abandon();
     }
-    guests_.push_back(std::move(guest));
+    return STATUS_DEVICE_BUSY;
   }
-  if (fails) return STATUS_DEVICE_BUSY;
   // It serves as soon as this is final, and may hear of new clients before the call returns.
   server_ = server;
   server_process_ = handover.to;
@@ -179,7 +201,7 @@ void World::HandOver(std::uint32_t manner) {
                     .to = next_process_++};
   if (!ConnectProcesses(handover)) Fail("no sockets for a handover");
   next_retirer_ = std::make_unique<Retirer>(handover.to);
-  KMCL_SERVER const before = server_;
+  handover.before = server_;
   const auto start = [&](std::uint32_t process, void* (*run)(void*)) {
     SpawnFiber(run, &handover, process)->detached = true;
   };
@@ -199,30 +221,63 @@ void World::HandOver(std::uint32_t manner) {
     Changed();
     return nullptr;
   });
-  Await([&] { return handover.is_given && handover.is_taken; }, "the end of a handover");
-  const bool wanted = handover.manner == Manner::kPlain;
+  if (handover.manner == Manner::kOldDies) {
+    Sleep(Choices().Between(0, 60));
+    handover.open = ClientsEnds();
+    handover.killed_ns = NowNs();
+    Kill(handover.from);
+    ForgetHandles(handover, false);
+  }
+  Await([&] { return (handover.is_given || killed_[handover.from]) && handover.is_taken; },
+        "the end of a handover");
   Note("a handover ends with %#llx and %#llx", static_cast<std::uint32_t>(handover.given),
        static_cast<std::uint32_t>(handover.taken));
+  In(handover.to, [&] { close(handover.sockets[1]); });
+  if (killed_[handover.from]) return AfterDeath(handover);
+  In(handover.from, [&] { close(handover.sockets[0]); });
+  ExpectOutcome(handover);
+  if (handover.manner != Manner::kPlain) return std::exchange(next_retirer_, nullptr)->Stop();
+  EndPredecessor(handover);
+}
+
+void World::ExpectOutcome(const Handover& handover) const {
   const auto expect = [&](NTSTATUS status, NTSTATUS expected, const char* which) {
     if (status != expected) Fail("%s of a handover: %s", which, KmclStatusName(status));
   };
-  const bool save_fails = handover.manner == Manner::kSaveFails;
-  expect(handover.given,
-         wanted       ? STATUS_SUCCESS
-         : save_fails ? STATUS_DEVICE_BUSY
-                      : STATUS_CONNECTION_DISCONNECTED,
-         "the old end");
-  expect(handover.taken,
-         wanted       ? STATUS_SUCCESS
-         : save_fails ? STATUS_CONNECTION_DISCONNECTED
-                      : STATUS_DEVICE_BUSY,
-         "the new end");
-  In(handover.from, [&] { close(handover.sockets[0]); });
-  In(handover.to, [&] { close(handover.sockets[1]); });
-  if (!wanted) return std::exchange(next_retirer_, nullptr)->Stop();
+  switch (handover.manner) {
+    case Manner::kSaveFails:
+      expect(handover.given, STATUS_DEVICE_BUSY, "the old end");
+      return expect(handover.taken, STATUS_CONNECTION_DISCONNECTED, "the new end");
+    case Manner::kRestoreFails:
+      expect(handover.given, STATUS_CONNECTION_DISCONNECTED, "the old end");
+      return expect(handover.taken, STATUS_DEVICE_BUSY, "the new end");
+    case Manner::kPlain:
+    case Manner::kOldDies:
+      expect(handover.given, STATUS_SUCCESS, "the old end");
+      return expect(handover.taken, STATUS_SUCCESS, "the new end");
+  }
+}
+
+void World::AfterDeath(Handover& handover) {
+  if (handover.taken == STATUS_SUCCESS) {
+    ++model_.handovers;
+    for (Guest* const guest : handover.successors) {
+      for (const auto& end : guest->ends) end->offered = true;
+    }
+    return;
+  }
+  if (handover.taken != STATUS_CONNECTION_DISCONNECTED) {
+    Fail("the survivor of a handover: %s", KmclStatusName(handover.taken));
+  }
+  // The new one has it in vain, and has given it up.
+  ForgetHandles(handover, true);
+  (next_retirer_ != nullptr ? std::exchange(next_retirer_, nullptr) : std::move(retirer_))->Stop();
+  ReplaceDeadServer(handover.open, handover.killed_ns);
+}
+
+void World::EndPredecessor(Handover& handover) {
   ++model_.handovers;
-  for (const auto& guest : guests_) {
-    if (guest->server_process != handover.to) continue;
+  for (Guest* const guest : handover.successors) {
     for (const auto& end : guest->ends) end->offered = true;
   }
   Await(
@@ -233,7 +288,7 @@ void World::HandOver(std::uint32_t manner) {
       "the end of the partitions that were handed over");
   In(handover.from, [&] {
     const InLibrary library;
-    KmclServerDestroy(before);
+    KmclServerDestroy(handover.before);
   });
   past_retirers_.back()->Stop();
 }
