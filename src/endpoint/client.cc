@@ -75,7 +75,7 @@ Result<void> Client::Start() {
       result = std::unexpected(actions.error());
       return;
     }
-    Apply(std::move(*actions));
+    Apply(*actions);
   });
   return result;
 }
@@ -133,7 +133,7 @@ void Client::Leave() {
     auto actions = machine_.OnUnload();
     if (!actions) return;
     asked = true;
-    Apply(std::move(*actions));
+    Apply(*actions);
   });
   if (!asked) return;
   const auto deadline = std::chrono::steady_clock::now() + kUnloadTime;
@@ -211,7 +211,7 @@ void Client::SayClose(ClientChannel& channel) {
   bus_->Call([&] {
     if (channel.stage_ != ClientChannel::Stage::kOpen || channel.close_said_) return;
     channel.close_said_ = true;
-    if (auto actions = machine_.OnClose(*channel.id_)) Apply(std::move(*actions));
+    if (auto actions = machine_.OnClose(*channel.id_)) Apply(*actions);
   });
 }
 
@@ -250,8 +250,8 @@ void Client::OnGone() {
   changed_.NotifyAll();
 }
 
-void Client::Apply(bus::ClientActions actions) {
-  for (auto& action : actions) actions_.push_back(std::move(action));
+void Client::Apply(const bus::ClientActions& actions) {
+  actions_.insert(actions_.end(), actions.begin(), actions.end());
   if (std::exchange(applying_, true)) return;
   while (!actions_.empty() || !failed_.empty()) {
     if (actions_.empty()) {
@@ -260,7 +260,7 @@ void Client::Apply(bus::ClientActions actions) {
       if (failed.channel->id_) FailOpen(*failed.channel, failed.error);
       continue;
     }
-    bus::ClientAction action = std::move(actions_.front());
+    bus::ClientAction action = actions_.front();
     actions_.pop_front();
     std::visit([this](auto& each) { Do(each); }, action);
   }
@@ -364,7 +364,7 @@ Result<void> Client::DescribeRings(ClientChannel& channel) {
   if (!created) return std::unexpected(created.error());
   channel.ring_gpadl_ = created->gpadl;
   channel.stage_ = ClientChannel::Stage::kDescribing;
-  Apply(std::move(created->actions));
+  Apply(created->actions);
   return {};
 }
 
@@ -412,7 +412,7 @@ Result<void> Client::OpenChannel(ClientChannel& channel) {
                                                 .downstream_page = channel.downstream_page_,
                                                 .target_vp = wire::ProcessorIndex{processor}});
   if (!actions) return std::unexpected(actions.error());
-  Apply(std::move(*actions));
+  Apply(*actions);
   return {};
 }
 
@@ -478,7 +478,7 @@ void Client::Continue(ClientChannel& channel) {
 void Client::TearDown(ClientChannel& channel) {
   const wire::ChannelId id = *channel.id_;
   if (!std::exchange(channel.close_said_, true)) {
-    if (auto actions = machine_.OnClose(id)) Apply(std::move(*actions));
+    if (auto actions = machine_.OnClose(id)) Apply(*actions);
   }
   if (channel.monitor_ && std::exchange(channel.latency_, 0) != 0) {
     channel.monitor_.page->SetLatency(channel.monitor_.id, 0);
@@ -495,8 +495,8 @@ void Client::TearDown(ClientChannel& channel) {
       channel.ring_gpadl_.reset();  // nobody knows of it any more
     }
   }
-  Apply(std::move(actions));  // GpadlTornDown goes on, now or later
-  UnbindIfDone(channel);      // nothing was described
+  Apply(actions);         // GpadlTornDown goes on, now or later
+  UnbindIfDone(channel);  // nothing was described
 }
 
 void Client::Do(bus::client::GpadlTornDown& action) {
@@ -520,7 +520,7 @@ void Client::Unbind(ClientChannel& channel) {
   const auto kept = std::exchange(found->second.bound, nullptr);
   if (found->second.rescinded) {
     offers_.erase(found);
-    if (auto actions = machine_.OnReleaseChannel(id)) Apply(std::move(*actions));
+    if (auto actions = machine_.OnReleaseChannel(id)) Apply(*actions);
   }
   if (std::exchange(channel.wait_again_, false) && !channel.release_wanted_) {
     channel.stage_ = ClientChannel::Stage::kWaiting;
@@ -560,7 +560,7 @@ void Client::Do(bus::client::OfferRescinded& action) {
   ClientChannel* const channel = found->second.bound.get();
   if (channel == nullptr) {
     offers_.erase(found);
-    if (auto actions = machine_.OnReleaseChannel(action.channel)) Apply(std::move(*actions));
+    if (auto actions = machine_.OnReleaseChannel(action.channel)) Apply(*actions);
     return;
   }
   if (channel->stage_ == ClientChannel::Stage::kOpen) channel->engine().OnClose();
@@ -582,7 +582,7 @@ Result<void> Client::RequestConnect(const wire::Guid& endpoint, const wire::Guid
       outcome = std::unexpected(actions.error());
       return;
     }
-    Apply(std::move(*actions));
+    Apply(*actions);
   });
   return outcome;
 }

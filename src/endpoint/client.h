@@ -108,7 +108,7 @@ class Client {
   void DisableLeftovers();
 
   void OnGone();
-  void Apply(bus::ClientActions actions);
+  void Apply(const bus::ClientActions& actions);
   void Do(bus::client::SendMessage& action);
   void Do(bus::client::Connected& action);
   void Do(bus::client::ConnectRefused& action);

@@ -34,7 +34,7 @@ Result<wire::GpadlId> Client::Describe(ClientChannel& channel, const wire::GpaRa
     }
     result = created->gpadl;
     channel.SetGpadl(created->gpadl, ClientChannel::GpadlStage::kCreating);
-    Apply(std::move(created->actions));
+    Apply(created->actions);
   });
   return result;
 }
@@ -56,7 +56,7 @@ Result<void> Client::TakeBack(ClientChannel& channel, wire::GpadlId gpadl) {
     }
     result = {};
     channel.SetGpadl(gpadl, ClientChannel::GpadlStage::kDeleting);
-    Apply(std::move(*actions));
+    Apply(*actions);
   });
   return result;
 }
@@ -89,7 +89,7 @@ void Client::OnDriverGpadlResult(ClientChannel& channel, const bus::client::Gpad
     return UnbindIfDone(channel);
   }
   channel.SetGpadl(result.gpadl, ClientChannel::GpadlStage::kDeleting);
-  Apply(std::move(*actions));
+  Apply(*actions);
 }
 
 void Client::TakeBackLeftovers(ClientChannel& channel, bus::ClientActions& actions) {
