@@ -108,7 +108,7 @@ class Bells::Inbox final : public BellInbox {
 class Bells::EventDoorbell final : public Doorbell {
  public:
   EventDoorbell(int fd, std::byte* flags, std::uint32_t channel)
-      : fd_(fd), word_(flags + channel / 64 * 8), bit_(std::uint64_t{1} << channel % 64) {}
+      : fd_(fd), word_(flags + std::size_t{channel / 64} * 8), bit_(std::uint64_t{1} << channel % 64) {}
 
   void Ring() override {
     std::atomic_ref<std::uint64_t> word = Word(word_, 0);

@@ -27,7 +27,7 @@ Aml Number(std::uint64_t value, int bytes) {
 }
 
 // The length counts its own bytes: one up to 63, two up to 4095.
-Aml Package(Aml opcode, const Aml& content) {
+Aml Package(const Aml& opcode, const Aml& content) {
   Aml length;
   if (content.size() + 1 < 64) {
     length = Number(content.size() + 1, 1);

@@ -99,8 +99,8 @@ Result<void> GuestMemory::Update(std::span<const MemorySlot> slots) {
     if (same == after->end()) {
       Log(LogLevel::kError,
           "kvm: the memory slot at 0x%llx (%llu bytes) is in use, and has to stay",
-          static_cast<unsigned long long>(old->first * kPageBytes),
-          static_cast<unsigned long long>(old->count * kPageBytes));
+          static_cast<unsigned long long>(old->first) * kPageBytes,
+          static_cast<unsigned long long>(old->count) * kPageBytes);
       return std::unexpected(Error::kMemorySlotMoved);
     }
     *same = old;
