@@ -68,6 +68,7 @@ class End {
   // For a handover: it stays paused until it is resumed, or goes on in another process. Nothing: it
   // is disabled.
   std::vector<std::vector<std::byte>> SaveForHandover();
+  void ForgetSave();  // its packets end with it
   void ResumeAfterHandover();
   // False: it cannot be.
   bool RestoreForHandover(std::vector<std::vector<std::byte>>& save);

@@ -73,10 +73,14 @@ std::vector<std::vector<std::byte>> End::SaveForHandover() {
   return WriteSave(true);
 }
 
-void End::ResumeAfterHandover() {
+void End::ForgetSave() {
   for (Slot& slot : slots_) slot.is_saved = false;
   taken_whole = false;
   Changed();
+}
+
+void End::ResumeAfterHandover() {
+  ForgetSave();
   if (enabled_) Start();
 }
 

@@ -119,13 +119,14 @@ void RawOwner::ReadWhileStarted() {
         goes_on = GoesOn(KmclRawRelease(end_.handle_), "KmclRawRelease");
       }
     }
-    reader_inside_ = false;
-    Changed();
-    // Who was told that it is over is told so by a suspension, too.
+    // Who was told that it is over is told so by a suspension, too, which does not end before it is
+    // seen here.
     if (!WaitUntil([this] { return reading_ == Run::kNo; }, NowNs() + kReportNs,
                    "a raw channel's suspension")) {
       end_.Wrong("a raw channel that is over is not suspended");
     }
+    reader_inside_ = false;
+    Changed();
   }
   --threads_;
   Changed();

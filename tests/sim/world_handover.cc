@@ -110,6 +110,8 @@ void World::GiveAway(Handover& handover) {
   options.Resume = [](PVOID context, KMCL_SERVER) {
     auto& self = *static_cast<Handover*>(context);
     const InTest test;
+    // The table of handles is one for both processes here: the other one gives back what it took.
+    Await([&] { return self.is_taken; }, "the other end of a handover");
     self.world.ResumeAll(self);
   };
   const InLibrary library("KmclServerHandOver", 0);
@@ -137,13 +139,21 @@ void World::ForgetHandles(const Handover& handover, bool also_taken) {
 NTSTATUS World::RestoreAll(Handover& handover, KMCL_SERVER server, const std::byte* state,
                            std::size_t bytes) {
   const std::byte* const end_of_state = state + bytes;
-  for (Guest* const from : handover.guests) {
-    guests_.push_back(std::make_unique<Guest>());
-    Guest* const guest = guests_.back().get();
-    handover.successors.push_back(guest);
-    guest->partition = from->partition;
-    guest->process = from->process;
-    guest->server_process = handover.to;
+  std::vector<Guest*> taken;
+  for (std::size_t i = 0; i < handover.guests.size(); ++i) {
+    Guest* const from = handover.guests[i];
+    // A partition that has gone meanwhile is not handed over: the old process is told of its end.
+    const bool is_taken = handover.partitions[i].lock() != api::FindPartition(from->partition);
+    Guest* guest = nullptr;
+    if (is_taken) {
+      taken.push_back(from);
+      guests_.push_back(std::make_unique<Guest>());
+      guest = guests_.back().get();
+      handover.successors.push_back(guest);
+      guest->partition = from->partition;
+      guest->process = from->process;
+      guest->server_process = handover.to;
+    }
     for (const auto& end : from->ends) {
       std::vector<std::vector<std::byte>> save;
       if (GetWord(state, end_of_state) != end->number) Fail("the state of a handover is another");
@@ -153,6 +163,7 @@ NTSTATUS World::RestoreAll(Handover& handover, KMCL_SERVER server, const std::by
         save.emplace_back(state, state + part);
         state += part;
       }
+      if (!is_taken) continue;
       End* const primary = end->is_subchannel() ? guest->ends.front().get() : nullptr;
       guest->ends.push_back(std::make_unique<End>(*end, *next_retirer_, handover.to, primary));
       End& made = *guest->ends.back();
@@ -174,7 +185,8 @@ NTSTATUS World::RestoreAll(Handover& handover, KMCL_SERVER server, const std::by
   server_process_ = handover.to;
   past_retirers_.push_back(std::exchange(retirer_, std::move(next_retirer_)));
   for (Guest* const from : handover.guests) {
-    for (const auto& end : from->ends) end->Abandon();
+    const bool goes_on = std::ranges::find(taken, from) != taken.end();
+    for (const auto& end : from->ends) goes_on ? end->Abandon() : end->ForgetSave();
   }
   return STATUS_SUCCESS;
 }
