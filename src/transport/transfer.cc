@@ -25,7 +25,7 @@ using wire::ByteWriter;
 constexpr std::uint32_t kMagic = 0x4F'48'4D'4B;  // "KMHO"
 constexpr std::uint16_t kVersion = 1;
 constexpr std::size_t kHeaderBytes = 24;
-constexpr std::size_t kDatagramBytes = 32 * 1024;
+constexpr std::size_t kDatagramBytes = std::size_t{32} * 1024;
 constexpr std::uint64_t kMostBytes = std::uint64_t{4} << 30;
 constexpr std::uint32_t kMostDescriptors = 1u << 17;
 
@@ -153,7 +153,7 @@ Result<std::unique_ptr<Link>> ImportLink(Transfer transfer) {
   if (unsent > kMaximumUnsentMessages || bell_count > kMaximumBellCount) in.Fail();
   std::vector<std::span<const std::byte>> messages;
   for (std::uint32_t i = 0; i < unsent && in.ok(); ++i) messages.push_back(in.GetBlock());
-  const std::size_t wanted = ready ? std::size_t{3} + 2 * bell_count : 1;
+  const std::size_t wanted = ready ? 3 + std::size_t{2} * bell_count : 1;
   if (!in.AtEnd() || transfer.descriptors.size() != wanted || (ready && bell_count == 0)) {
     return std::unexpected(Error::kSaveMalformed);
   }
