@@ -26,8 +26,8 @@ std::shared_ptr<Work> MakeWork(PassivePool& pool, std::function<void()> run) {
 }
 
 TEST(PassivePoolTest, AStrandRunsForARequestAndNotWithout) {
+  Record record;  // outlives the threads
   auto pool = PassivePool::Create().value();
-  Record record;
   const auto asked = MakeWork(*pool, [&] { record.Note("asked"); });
   const auto silent = MakeWork(*pool, [&] { record.Note("silent"); });
   asked->strand.Request(asked);
@@ -63,8 +63,8 @@ TEST(PassivePoolTest, AStrandNeverRunsTwiceAtATimeAndOnceMoreAfterTheLastRequest
 }
 
 TEST(PassivePoolTest, ARequestDuringARunLeadsToAnotherRun) {
+  Record record;  // outlives the threads
   auto pool = PassivePool::Create().value();
-  Record record;
   std::shared_ptr<Work> work;
   int runs = 0;
   work = MakeWork(*pool, [&] {
@@ -78,9 +78,9 @@ TEST(PassivePoolTest, ARequestDuringARunLeadsToAnotherRun) {
 }
 
 TEST(PassivePoolTest, BlockedStrandsDoNotHoldOthersUp) {
+  Record record;  // outlives the threads
   auto pool = PassivePool::Create().value();
   constexpr int kStrands = 12;
-  Record record;
   std::vector<std::shared_ptr<Work>> all;
   for (int i = 0; i < kStrands; ++i) {
     // Nobody leaves before everybody is in.
@@ -95,8 +95,8 @@ TEST(PassivePoolTest, BlockedStrandsDoNotHoldOthersUp) {
 }
 
 TEST(PassivePoolTest, AStrandMayWaitForWorkThatItAskedForItself) {
+  Record record;  // outlives the threads
   auto pool = PassivePool::Create().value();
-  Record record;
   const auto inner = MakeWork(*pool, [&] { record.Note("inner"); });
   const auto outer = MakeWork(*pool, [&] {
     inner->strand.Request(inner);
@@ -126,8 +126,8 @@ class NoThreads {
 };
 
 TEST(PassivePoolTest, AThreadThatTheSystemRefusesIsAskedForAgain) {
+  Record record;  // outlives the threads
   auto pool = PassivePool::Create().value();
-  Record record;
   const auto inner = MakeWork(*pool, [&] { record.Note("inner"); });
   const auto outer = MakeWork(*pool, [&] {
     record.Note("outer");
@@ -149,8 +149,8 @@ TEST(PassivePoolTest, AThreadThatTheSystemRefusesIsAskedForAgain) {
 }
 
 TEST(PassivePoolTest, TheOwnerIsKeptUntilItsRunHasEnded) {
+  Record record;  // outlives the threads
   auto pool = PassivePool::Create().value();
-  Record record;
   auto work = MakeWork(*pool, [&] {
     record.Note("running");
     record.Await("let go");
@@ -190,8 +190,8 @@ std::size_t ThreadCount() {
 }
 
 TEST(PassivePoolTest, ThreadsThatFoundNothingToDoGoAwayButTheLastStays) {
+  Record record;  // outlives the threads
   auto pool = PassivePool::Create().value();
-  Record record;
   constexpr int kStrands = 6;
   std::vector<std::shared_ptr<Work>> all;
   for (int i = 0; i < kStrands; ++i) {
