@@ -126,6 +126,11 @@ bool Channel::is_disabled() const {
   return lifecycle_.phase() == Lifecycle::Phase::kDisabled;
 }
 
+bool Channel::is_enabled() const {
+  MutexLock lock(mutex_);
+  return lifecycle_.phase() == Lifecycle::Phase::kEnabled;
+}
+
 bool Channel::is_open() const {
   MutexLock lock(mutex_);
   return lifecycle_.open();

@@ -81,6 +81,7 @@ class Channel {
   void Start() KMCL_EXCLUDES(mutex_);
   void Pause() KMCL_EXCLUDES(mutex_);  // blocks while running and draining
   bool is_disabled() const KMCL_EXCLUDES(mutex_);
+  bool is_enabled() const KMCL_EXCLUDES(mutex_);  // and nothing has led on from there: no open, no leaving
   bool is_open() const KMCL_EXCLUDES(mutex_);
 
   // In the Init window: the owner works on the rings itself (raw_queue.h). Packets and sends are refused

@@ -20,23 +20,24 @@ Result<void> ServerChannel::Enable() {
     return std::unexpected(engine().is_disabled() ? Error::kNotConfigured : Error::kNotDisabled);
   }
   if (auto enabled = engine().Enable(); !enabled) return enabled;
-  Result<void> offered;
-  if (primary() != nullptr && static_cast<ServerChannel&>(*primary()).disablers_.load() != 0) {
-    offered = std::unexpected(Error::kOfferWithoutPrimary);
-  } else {
+  Result<void> offered = std::unexpected(Error::kOfferWithoutPrimary);
+  if (primary() == nullptr || static_cast<ServerChannel&>(*primary()).disablers_.load() == 0) {
     setup_.partition->bus().Call([&] {
+      // Disabled with its primary meanwhile, it may have left before it was offered: nobody would
+      // revoke the offer.
+      if (!engine().is_enabled()) return;
       offered =
           setup_.partition->Offer(std::static_pointer_cast<ServerChannel>(shared_from_this()));
     });
   }
   if (offered) {
     engine().ConfirmEnable();
+  } else if (offered.error() == Error::kOfferWithoutPrimary) {
+    // Its primary has left, or is leaving, and may be taking this one with it.
+    engine().Disable();
+    return std::unexpected(Error::kNotConfigured);
   } else {
     engine().UndoEnable();
-  }
-  // Its primary has left meanwhile.
-  if (!offered && offered.error() == Error::kOfferWithoutPrimary) {
-    return std::unexpected(Error::kNotConfigured);
   }
   return offered;
 }
