@@ -60,13 +60,15 @@ class Lifecycle {
   Phase phase() const { return phase_; }
   Side side() const { return side_; }
 
-  // Wishes of the user. OnEnable requires kDisabled; UndoEnable takes it back before anything followed.
+  // Wishes of the user. OnEnable requires kDisabled; UndoEnable takes it back, unless whoever disabled
+  // meanwhile has led it on already.
   // News of an earlier life that came late does not count.
   void OnEnable() {
     phase_ = Phase::kEnabled;
     close_wanted_ = open_pending_ = failure_pending_ = false;
   }
   void UndoEnable() {
+    if (phase_ != Phase::kEnabled) return;
     phase_ = Phase::kDisabled;
     if (disable_wanted_) BecomeDisabled();  // whoever disabled meanwhile waits for that
   }

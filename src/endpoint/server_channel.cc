@@ -32,12 +32,12 @@ Result<void> ServerChannel::Enable() {
   }
   if (offered) {
     engine().ConfirmEnable();
-  } else if (offered.error() == Error::kOfferWithoutPrimary) {
-    // Its primary has left, or is leaving, and may be taking this one with it.
-    engine().Disable();
-    return std::unexpected(Error::kNotConfigured);
   } else {
     engine().UndoEnable();
+  }
+  // Its primary has left meanwhile, or is leaving.
+  if (!offered && offered.error() == Error::kOfferWithoutPrimary) {
+    return std::unexpected(Error::kNotConfigured);
   }
   return offered;
 }
