@@ -71,7 +71,7 @@ expect_line '^ping: every payload came back as it was sent'
 # What the host says may stand within a line of the guest's.
 packets=$(sed -zE 's/heartbeat: (lost|ok)\n//g' "$said" |
   sed -nE 's/^ping: ([0-9,]+) of [0-9,]+ transactions completed.*/\1/p' | tr -d ,)
-((${packets:-0} > 1000)) || complain "${packets:-0} packets while the other device came and went"
+((${packets:-0} > rounds)) || complain "${packets:-0} packets while the other device came and went"
 beats=$(sed -n 's/^host: beats meanwhile: //p' "$said")
 ((beats > 20)) || complain "$beats heartbeats while the other device came and went"
 [[ $(sed -n 's/^host: before: //p' "$said") == "$(sed -n 's/^host: after: //p' "$said")" ]] ||
