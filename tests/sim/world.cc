@@ -69,21 +69,24 @@ void World::OnArrived(HANDLE partition) {
   Note("partition %llu has arrived, of process %llu", information.Number, guest->process);
   Guest& kept = *guest;
   guests_.push_back(std::move(guest));
+  // All of them before the first is there for others: a primary with a sub-channel to come is not
+  // to be succeeded, as the sub-channel would be that of the one that ends.
   for (std::uint32_t index = 0; index < plan_.channels + plan_.subchannels; ++index) {
     End* const primary = index < plan_.channels ? nullptr : kept.ends.front().get();
     auto end = std::make_unique<End>(model_, *retirer_, server_process_, index, true, primary);
-    End& made = *end;
-    made.hostile = !plan_.local && model_.hostile[kept.process % kMostProcesses];
-    made.peer_process = kept.process;
+    end->hostile = !plan_.local && model_.hostile[kept.process % kMostProcesses];
+    end->peer_process = kept.process;
     kept.ends.push_back(std::move(end));
-    Insist([&] { return made.Allocate(KmclServerDeviceObject(server_), partition); },
+  }
+  for (const auto& end : kept.ends) {
+    Insist([&] { return end->Allocate(KmclServerDeviceObject(server_), partition); },
            "a server's channel");
-    const NTSTATUS status = Insist([&] { return made.Enable(); }, nullptr);
+    const NTSTATUS status = Insist([&] { return end->Enable(); }, nullptr);
     if (status == STATUS_NO_SUCH_DEVICE) continue;  // the client has gone already
     // A primary may be disabled by somebody else already.
-    if (primary == nullptr || status != STATUS_INVALID_DEVICE_STATE) Expect(status, "an offer");
-    made.Start();
-    made.offered = true;
+    if (!end->is_subchannel() || status != STATUS_INVALID_DEVICE_STATE) Expect(status, "an offer");
+    end->Start();
+    end->offered = true;
   }
 }
 
