@@ -72,6 +72,7 @@ bool Parse(int argc, char** argv, Options& options) {
 Registry AllRows() {
   Registry registry;
   AddCacheLineRows(registry);
+  AddBareRows(registry);
   AddRingRows(registry);
   AddKmclRows(registry);
   AddSystemRows(registry);

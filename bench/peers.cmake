@@ -1,6 +1,6 @@
 # kmcl_bench and the peers it is compared with. A peer that is not installed has no rows, and the
 # results say so. Each peer is a file of its own; what comes from elsewhere stays outside of the tree.
-add_executable(kmcl_bench main.cc runner.cc stage.cc cache_line.cc ring_rows.cc kmcl_bus.cc kmcl_rows.cc
+add_executable(kmcl_bench main.cc runner.cc stage.cc cache_line.cc bare_rows.cc ring_rows.cc kmcl_bus.cc kmcl_rows.cc
   raw_rows.cc external_rows.cc channel_rows.cc peers/system.cc peers/posix_queue.cc)
 target_link_libraries(kmcl_bench PRIVATE kmcl_flags kmcl)
 target_include_directories(kmcl_bench PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})

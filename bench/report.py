@@ -32,6 +32,22 @@ def table(head, rows):
     return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]) + "\n"
 
 
+def limits_table(results):
+    """What bare copies of the same bytes reach, and with it the most that a ring could be ahead of a peer here."""
+    rows = []
+    for regime in results.regimes:
+        for size in (64, 4096):
+            names = ("bare-batch32", "ring-batch32", "linux-iterate", "linux-read")
+            bare, ring, *linux = (results.value(f"stream/{name}/{size}", regime) for name in names)
+            if bare is None or ring is None or not any(linux):
+                continue
+            linux = max(filter(None, linux))
+            rows.append((f"{size} B", regime, number(bare, "stream"), number(ring, "stream"), f"{ring / bare:.2f}",
+                         f"{bare / linux:.2f}"))
+    head = ("stream", "regime", "bare copies", "our ring, batches of 32", "of bare copies", "bare copies, times Linux")
+    return table(head, rows) if rows else ""
+
+
 def goals_table(results):
     rows, verdicts, unseen = [], [], {}
     for goal in GOALS:
@@ -176,6 +192,9 @@ def main(folder):
         text.append(f"Regime *{regime}*: a cache line's round trip took {middle:.0f} ns ({least:.0f} to {most:.0f}) "
                     f"around {count} cells.\n")
     text += ["## Goals\n", table_text]
+    limits = limits_table(results)
+    if limits:
+        text += ["## What the machine allows\n", limits]
     missing = [(f"`{row}`", why) for row, why in sorted(results.failures.items())]
     missing += [(f"`{row}`", results.why_not(row)) for row in sorted(results.dropped)
                 if not any(name == row for name, _ in results.accepted) and row not in results.failures]
@@ -197,6 +216,8 @@ def main(folder):
                    "failures": results.failures}, file, indent=1)
         file.write("\n")
     print(table_text)
+    if limits:
+        print(limits)
 
 
 if __name__ == "__main__":

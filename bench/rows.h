@@ -49,6 +49,7 @@ struct Registry {
 
 // One for each file of rows.
 void AddCacheLineRows(Registry& registry);
+void AddBareRows(Registry& registry);
 void AddRingRows(Registry& registry);
 void AddKmclRows(Registry& registry);
 void AddSystemRows(Registry& registry);

@@ -63,6 +63,25 @@ inline void CopyShort(std::byte* to, const std::byte* from, std::size_t bytes) {
   }
 }
 
+// The same, out of memory that has probably just been written a field at a time, as a packet's
+// first fields are. A load that covers more than one of these stores waits until they have left the
+// store buffer; there they stand behind our stores of the packet before, into lines that the peer's
+// CPU holds. Word by word each load takes its value from one store, and nothing waits for a line.
+inline void CopyFreshShort(std::byte* to, const std::byte* from, std::size_t bytes) {
+  if (bytes >= 64) [[likely]] {
+    for (std::size_t at = 0; at < 16; at += sizeof(std::uint64_t)) {
+      std::uint64_t word;
+      std::memcpy(&word, from + at, sizeof(word));
+      asm volatile("" : "+r"(word));  // or the compiler makes one load of two
+      StoreWord(to + at, word);
+    }
+    std::memcpy(to + 16, from + 16, 48);
+    if (bytes > 64) CopyShort(to + 64, from + 64, bytes - 64);
+  } else {
+    CopyShort(to, from, bytes);
+  }
+}
+
 // More than kInlineCopyBytes.
 inline void CopyLong(std::byte* to, const std::byte* from, std::size_t bytes) {
 #if defined(__x86_64__) && !defined(KMCL_SANITIZER_WATCHES_COPIES)
@@ -82,6 +101,14 @@ inline void CopyBytes(std::byte* to, const std::byte* from, std::size_t bytes) {
   }
 }
 
+inline void CopyFreshBytes(std::byte* to, const std::byte* from, std::size_t bytes) {
+  if (bytes > kInlineCopyBytes) {
+    CopyLong(to, from, bytes);
+  } else {
+    CopyFreshShort(to, from, bytes);
+  }
+}
+
 // For multiples of 8 that are mostly empty or one word: type-specific headers and pipe headers.
 inline void CopyUnits(std::byte* to, const std::byte* from, std::size_t bytes) {
   if (bytes == sizeof(std::uint64_t)) {
@@ -90,6 +117,18 @@ inline void CopyUnits(std::byte* to, const std::byte* from, std::size_t bytes) {
     std::memcpy(to, from, bytes);
   }
 }
+
+// Has the line of `at` brought here for writing, if there is one: whoever reads the ring still has
+// it from the last time round. Lines that come one after the other, each when it is stored to, are
+// what a stream of short packets otherwise waits for.
+inline void AskForLineToWrite(const std::byte* at) {
+#if defined(__x86_64__)
+  asm volatile("prefetchw %0" : : "m"(*at));  // the built-in one would ask for a line to read
+#else
+  __builtin_prefetch(at, 1);
+#endif
+}
+inline constexpr std::size_t kBytesAhead = 2 * 64;
 
 // The compiler must not satisfy later reads of a private copy from the shared bytes it was made of:
 // the peer may have changed them after they were checked. Costs no instruction.

@@ -195,8 +195,9 @@ inline Result<bool> OutgoingRing::FindSpace(std::uint32_t packet_bytes) {
       to += parts.prefix.size();
     }
     if (!IsUnitMultiple(parts.payload.size())) StoreWord(packet + length - wire::kRingUnitBytes, 0);
-    CopyBytes(to, parts.payload.data(), parts.payload.size());
+    CopyFreshBytes(to, parts.payload.data(), parts.payload.size());
     StoreWord(packet + length, static_cast<std::uint64_t>(start) << 32);
+    AskForLineToWrite(packet + length + kBytesAhead);
   } else {
     WriteSplit(parts, descriptor);
   }
@@ -224,11 +225,12 @@ template <OutgoingRing::Length kLength>
   StoreWord(packet + 8, transaction_id);
   if (!IsUnitMultiple(bytes)) StoreWord(packet + length - wire::kRingUnitBytes, 0);
   if constexpr (kLength == Length::kShort) {
-    CopyShort(packet + wire::kPacketDescriptorBytes, payload, bytes);
+    CopyFreshShort(packet + wire::kPacketDescriptorBytes, payload, bytes);
   } else {
-    CopyBytes(packet + wire::kPacketDescriptorBytes, payload, bytes);
+    CopyFreshBytes(packet + wire::kPacketDescriptorBytes, payload, bytes);
   }
   StoreWord(packet + length, static_cast<std::uint64_t>(start) << 32);
+  AskForLineToWrite(packet + length + kBytesAhead);
   write_ = Advance(start, packet_bytes, data_bytes_);
   free_bytes_ -= packet_bytes;
   return true;
