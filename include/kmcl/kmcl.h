@@ -271,8 +271,8 @@ FASTCALL VOID VmbChannelSetPointer(_In_ VMBCHANNEL Channel, _In_opt_ PVOID Point
 /* The pointer given to VmbChannelSetPointer; NULL if there was none. <= DISPATCH, any thread. */
 FASTCALL PVOID VmbChannelGetPointer(_In_ VMBCHANNEL Channel);
 
-/* Copies the instance GUID: a server's as configured, a client's from the offer it is bound to. All
- * zero before there is one. <= DISPATCH, any thread. */
+/* Copies the instance GUID: a server's as configured, a client's from the offer it is bound to, and
+ * before there is one what it looks for. All zero when there is none. <= DISPATCH, any thread. */
 VOID VmbChannelGetInterfaceInstance(_In_ VMBCHANNEL Channel, _Out_ LPGUID InterfaceInstance);
 
 /* Client, once EvtVmbChannelOpened was called: what the server reserved with

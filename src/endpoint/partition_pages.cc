@@ -1,11 +1,12 @@
 #include "endpoint/partition_pages.h"
 
+#include <new>
 #include <utility>
 #include <vector>
 
 namespace kmcl::endpoint {
 
-void* PartitionPages::Map(std::span<const PFN_NUMBER> pages, bool) {
+void* PartitionPages::Map(std::span<const PFN_NUMBER> pages, bool) try {
   if (pages.empty()) return nullptr;
   std::shared_ptr<transport::Link> link;
   {
@@ -30,6 +31,8 @@ void* PartitionPages::Map(std::span<const PFN_NUMBER> pages, bool) {
   MutexLock lock(mutex_);
   mapped_.emplace(base, *std::move(mapping));
   return base;
+} catch (const std::bad_alloc&) {
+  return nullptr;
 }
 
 void PartitionPages::Unmap(void* base, std::size_t) {

@@ -408,6 +408,30 @@ TEST_F(WithoutMemory, AGpadlIsNeitherMadeNorMapped) {
   ExFreePoolWithTag(buffer, kTag);
 }
 
+// As the name says: pages that do not follow each other need a view of their own.
+TEST_F(WithoutMemory, AGpadlHasNoAddress) {
+  ASSERT_NO_FATAL_FAILURE(OpenBoth());
+  auto* const buffer =
+      static_cast<unsigned char*>(ExAllocatePool2(POOL_FLAG_NON_PAGED, 3 * PAGE_SIZE, kTag));
+  buffer[2 * PAGE_SIZE] = 42;
+  const PFN_NUMBER first = reinterpret_cast<std::uintptr_t>(buffer) >> PAGE_SHIFT;
+  PFN_NUMBER pages[] = {first + 2, first};
+  UINT32 handle = 0;
+  ASSERT_EQ(Status(VmbChannelCreateGpadlFromPfnList(client_channel_, 0, pages, 2, 0, 0, &handle)),
+            STATUS_SUCCESS);
+  PMDL mdl = nullptr;
+  ASSERT_EQ(Status(VmbChannelMapGpadl(server_channel_, 0, handle, &mdl)), STATUS_SUCCESS);
+  unsigned char* view = nullptr;
+  ExpectFailsUntilThereIsMemory([&] {
+    view = static_cast<unsigned char*>(MmGetSystemAddressForMdlSafe(mdl, NormalPagePriority));
+    return view == nullptr ? STATUS_INSUFFICIENT_RESOURCES : STATUS_SUCCESS;
+  });
+  EXPECT_EQ(view[0], 42);
+  VmbChannelUnmapGpadl(server_channel_, handle);
+  VmbChannelDeleteGpadl(client_channel_, handle);
+  ExFreePoolWithTag(buffer, kTag);
+}
+
 // What gives back asks for nothing: a caller that has no memory must be able to leave.
 class AnEndWithoutMemory : public WithoutMemory {
  protected:
