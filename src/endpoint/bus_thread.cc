@@ -16,15 +16,11 @@
 
 namespace kmcl::endpoint {
 
-// Owns itself until it has run.
-struct BusThread::Posted final : Queued {
-  explicit Posted(std::function<void()> wanted) : task(std::move(wanted)) {}
-  void Run() override {
-    const std::unique_ptr<Posted> self(this);
-    task();
-  }
-  const std::function<void()> task;
-};
+// It owns itself until it has run.
+void BusThread::Prepared::Run() {
+  const std::unique_ptr<Prepared> self(this);
+  task_();
+}
 
 // Its caller's, who waits.
 struct BusThread::Called final : Queued {
@@ -72,8 +68,10 @@ BusThread::~BusThread() {
 }
 
 void BusThread::Post(std::function<void()> task) {
-  Enqueue(*std::make_unique<Posted>(std::move(task)).release());
+  Post(std::make_unique<Prepared>(std::move(task)));
 }
+
+void BusThread::Post(std::unique_ptr<Prepared> task) { Enqueue(*task.release()); }
 
 void BusThread::Enqueue(Queued& task) {
   bool wake = false;

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <thread>
+#include <utility>
 
 #include "mutex.h"
 #include "result.h"
@@ -17,7 +18,26 @@
 namespace kmcl::endpoint {
 
 class BusThread {
+  // Something that waits for its turn.
+  struct Queued {
+    virtual ~Queued() = default;
+    // May end its own life.
+    virtual void Run() = 0;
+    Queued* next = nullptr;
+  };
+
  public:
+  // A task with all the memory that it needs to be posted.
+  class Prepared final : Queued {
+   public:
+    explicit Prepared(std::function<void()> task) : task_(std::move(task)) {}
+
+   private:
+    friend class BusThread;
+    void Run() override;
+    const std::function<void()> task_;
+  };
+
   // kOutOfDescriptors, kOutOfMemory.
   [[nodiscard]] static Result<std::unique_ptr<BusThread>> Create();
   // Runs what was posted, then ends. Not from the thread itself.
@@ -26,8 +46,10 @@ class BusThread {
   BusThread& operator=(const BusThread&) = delete;
 
   // Any thread. Tasks run in order. Call waits for the task; on the bus thread it runs at once.
-  // Post needs memory. Call needs none, so that an end can be asked for without.
+  // The first Post needs memory. The second, and Call, need none, so that an end can be asked for
+  // without.
   void Post(std::function<void()> task) KMCL_EXCLUDES(mutex_);
+  void Post(std::unique_ptr<Prepared> task) KMCL_EXCLUDES(mutex_);
   template <typename Task>
   void Call(const Task& task) KMCL_EXCLUDES(mutex_) {
     CallBorrowed([](const void* borrowed) { (*static_cast<const Task*>(borrowed))(); }, &task);
@@ -51,14 +73,6 @@ class BusThread {
     std::function<void(std::uint32_t)> on_event;
   };
 
-  // Something that waits for its turn.
-  struct Queued {
-    virtual ~Queued() = default;
-    // May end its own life.
-    virtual void Run() = 0;
-    Queued* next = nullptr;
-  };
-  struct Posted;
   struct Called;
 
   BusThread() = default;

@@ -193,6 +193,7 @@ void Partition::EndMappings(ServerChannel& channel) {
 
 void Partition::OnReleased(const ServerGpadls::Released& gpadl) {
   if (exported_) return released_.push_back(gpadl);
+  if (OfferedChannel* offered = Find(gpadl.channel)) (void)offered->gpadls->Release(gpadl.gpadl);
   Apply(machine_.OnGpadlReleased(gpadl.channel, gpadl.gpadl));
 }
 

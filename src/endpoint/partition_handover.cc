@@ -198,10 +198,7 @@ Result<void> Partition::Begin(std::span<const std::unique_ptr<Dispatcher>> dispa
     channels_.erase(id);
   }
   Apply(bus::ServerActions{});  // what was held back
-  for (const auto& gpadl : std::exchange(released_, {})) {
-    if (OfferedChannel* offered = Find(gpadl.channel)) (void)offered->gpadls->Release(gpadl.gpadl);
-    OnReleased(gpadl);
-  }
+  for (const auto& gpadl : std::exchange(released_, {})) OnReleased(gpadl);
   return {};
 }
 

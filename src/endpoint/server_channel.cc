@@ -84,18 +84,21 @@ std::shared_ptr<ServerGpadls> ServerChannel::gpadls() {
 Result<PMDL> ServerChannel::MapGpadl(wire::GpadlId gpadl, wdk::Access access) {
   const auto table = gpadls();
   if (table == nullptr || !engine().is_open()) return std::unexpected(Error::kChannelState);
-  return table->Map(setup_.partition->pages(), gpadl, access);
+  return table->Map(setup_.partition->pages(), gpadl, access,
+                    [this](const ServerGpadls::Released& released) {
+                      return std::make_unique<BusThread::Prepared>(
+                          [partition = std::weak_ptr(setup_.partition), released] {
+                            if (const auto alive = partition.lock()) alive->OnReleased(released);
+                          });
+                    });
 }
 
 Result<void> ServerChannel::UnmapGpadl(wire::GpadlId gpadl) {
   const auto table = gpadls();
   if (table == nullptr) return std::unexpected(Error::kGpadlUnknown);
-  const auto unmapped = table->Unmap(gpadl);
+  auto unmapped = table->Unmap(gpadl);
   if (!unmapped) return std::unexpected(unmapped.error());
-  if (*unmapped) {
-    setup_.partition->bus().Post(
-        [partition = setup_.partition, released = **unmapped] { partition->OnReleased(released); });
-  }
+  if (*unmapped != nullptr) setup_.partition->bus().Post(*std::move(unmapped));
   return {};
 }
 

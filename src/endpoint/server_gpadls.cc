@@ -65,6 +65,7 @@ ServerGpadls::Leftovers ServerGpadls::Close() {
     }
     ++left.mapped;
     ended.push_back(std::move(gpadl.mapped));
+    gpadl.told.reset();
     if (!gpadl.is_wanted_back) {
       ++each;
       continue;
@@ -75,31 +76,38 @@ ServerGpadls::Leftovers ServerGpadls::Close() {
   return left;
 }
 
-Result<PMDL> ServerGpadls::Map(wdk::PageSpace& space, wire::GpadlId gpadl, wdk::Access access) {
+Result<PMDL> ServerGpadls::Map(wdk::PageSpace& space, wire::GpadlId gpadl, wdk::Access access,
+                               const Prepare& prepare) {
   MutexLock lock(mutex_);
   if (!is_open_) return std::unexpected(Error::kChannelState);
   const auto found = gpadls_.find(gpadl);
-  if (found == gpadls_.end() || gpadl == ring_) return std::unexpected(Error::kGpadlUnknown);
+  if (found == gpadls_.end() || gpadl == ring_ || found->second.IsReturned()) {
+    return std::unexpected(Error::kGpadlUnknown);
+  }
   if (found->second.mapped != nullptr) return std::unexpected(Error::kGpadlState);
   if (access == wdk::Access::kReadWrite && wire::IsReadOnly(gpadl)) {
     return std::unexpected(Error::kGpadlReadOnly);
   }
+  auto told = prepare({found->second.channel, gpadl});
   found->second.mapped = wdk::MakeChain(space, found->second.ranges, access);
   if (found->second.mapped == nullptr) return std::unexpected(Error::kOutOfMemory);
+  found->second.told = std::move(told);
   return found->second.mapped.get();
 }
 
-Result<std::optional<ServerGpadls::Released>> ServerGpadls::Unmap(wire::GpadlId gpadl) {
+Result<std::unique_ptr<BusThread::Prepared>> ServerGpadls::Unmap(wire::GpadlId gpadl) {
+  std::unique_ptr<BusThread::Prepared> told;
   wdk::Chain ended;  // unmapped after the lock
   MutexLock lock(mutex_);
   const auto found = gpadls_.find(gpadl);
-  if (found == gpadls_.end()) return std::unexpected(Error::kGpadlUnknown);
+  if (found == gpadls_.end() || found->second.IsReturned()) {
+    return std::unexpected(Error::kGpadlUnknown);
+  }
   if (found->second.mapped == nullptr) return std::unexpected(Error::kGpadlState);
   ended = std::move(found->second.mapped);
-  if (!found->second.is_wanted_back) return std::nullopt;
-  const Released released{found->second.channel, gpadl};
-  gpadls_.erase(found);
-  return released;
+  told = std::move(found->second.told);
+  if (!found->second.is_wanted_back) return nullptr;
+  return told;
 }
 
 }  // namespace kmcl::endpoint

@@ -4,10 +4,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <vector>
 
+#include "endpoint/bus_thread.h"
 #include "mutex.h"
 #include "result.h"
 #include "wdk/mdl.h"
@@ -33,7 +36,8 @@ class ServerGpadls {
   const wire::GpaRangeList* Find(wire::GpadlId gpadl) const KMCL_EXCLUDES(mutex_);
   // A copy of all there are, for who takes over the server.
   std::map<wire::GpadlId, wire::GpaRangeList> All() const KMCL_EXCLUDES(mutex_);
-  // Of those, the mapped ones that the client waits for.
+  // Of those, the ones that the client waits for: mapped still, or of which the bus thread is being
+  // told.
   std::vector<wire::GpadlId> WantedBack() const KMCL_EXCLUDES(mutex_);
   // The client wants it back. False while it is mapped: Unmap or Close has it then.
   bool Release(wire::GpadlId gpadl) KMCL_EXCLUDES(mutex_);
@@ -49,19 +53,28 @@ class ServerGpadls {
 
   // ---- The driver's; any thread.
 
+  // How the bus thread is told: by a task that has its memory before it is needed, as giving back
+  // cannot fail.
+  using Prepare = std::function<std::unique_ptr<BusThread::Prepared>(const Released&)>;
+
   // An MDL chain over the memory, good until Unmap. kChannelState (no open), kGpadlUnknown,
   // kGpadlState (mapped already), kGpadlReadOnly, kOutOfMemory.
-  [[nodiscard]] Result<PMDL> Map(wdk::PageSpace& space, wire::GpadlId gpadl, wdk::Access access)
+  [[nodiscard]] Result<PMDL> Map(wdk::PageSpace& space, wire::GpadlId gpadl, wdk::Access access,
+                                 const Prepare& prepare) KMCL_EXCLUDES(mutex_);
+  // kGpadlUnknown, kGpadlState (not mapped). Something if the client waits for it: the caller posts
+  // it, and the task releases the memory. Until then the memory is one that is wanted back, so that
+  // whoever takes over the server meanwhile knows of it.
+  [[nodiscard]] Result<std::unique_ptr<BusThread::Prepared>> Unmap(wire::GpadlId gpadl)
       KMCL_EXCLUDES(mutex_);
-  // kGpadlUnknown, kGpadlState (not mapped). Something if it was released by this.
-  [[nodiscard]] Result<std::optional<Released>> Unmap(wire::GpadlId gpadl) KMCL_EXCLUDES(mutex_);
 
  private:
   struct Gpadl {
     wire::ChannelId channel{};
     wire::GpaRangeList ranges;
     wdk::Chain mapped;
+    std::unique_ptr<BusThread::Prepared> told;  // while it is mapped
     bool is_wanted_back = false;
+    bool IsReturned() const { return is_wanted_back && mapped == nullptr; }
   };
 
   mutable Mutex mutex_;

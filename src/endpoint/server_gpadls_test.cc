@@ -35,7 +35,10 @@ class ServerGpadlsTest : public ::testing::Test {
     }
   }
   Result<PMDL> Map(wire::GpadlId id, wdk::Access access = wdk::Access::kReadWrite) {
-    return gpadls_.Map(pages_, id, access);
+    return gpadls_.Map(pages_, id, access, [](const ServerGpadls::Released& released) {
+      EXPECT_EQ(released.channel, kChannel);
+      return std::make_unique<BusThread::Prepared>([] {});
+    });
   }
 
   CountingPages pages_;
@@ -74,11 +77,27 @@ TEST_F(ServerGpadlsTest, WhatIsMappedIsReleasedByUnmap) {
   EXPECT_FALSE(gpadls_.Release(kBuffer));
   EXPECT_EQ(Map(kBuffer).error(), Error::kGpadlState);
   const auto unmapped = gpadls_.Unmap(kBuffer);
-  ASSERT_TRUE(unmapped.has_value() && unmapped->has_value());
-  EXPECT_EQ((*unmapped)->channel, kChannel);
-  EXPECT_EQ((*unmapped)->gpadl, kBuffer);
-  EXPECT_EQ(gpadls_.Find(kBuffer), nullptr);
+  ASSERT_TRUE(unmapped.has_value());
+  EXPECT_NE(*unmapped, nullptr) << "the bus thread is to be told";
   EXPECT_EQ(gpadls_.Unmap(kBuffer).error(), Error::kGpadlUnknown);
+  EXPECT_EQ(Map(kBuffer).error(), Error::kGpadlUnknown);
+  EXPECT_TRUE(gpadls_.Release(kBuffer));
+  EXPECT_EQ(gpadls_.Find(kBuffer), nullptr);
+}
+
+// A server is taken over between the unmap and the moment in which the bus thread hears of it: the
+// client waits for an answer, and only the successor can give it.
+TEST_F(ServerGpadlsTest, WhatWasUnmappedIsWantedBackUntilTheBusThreadHasHeardOfIt) {
+  gpadls_.Open(kRing);
+  ASSERT_TRUE(Map(kBuffer).has_value());
+  EXPECT_FALSE(gpadls_.Release(kBuffer));
+  EXPECT_EQ(gpadls_.WantedBack(), std::vector{kBuffer});
+  ASSERT_TRUE(gpadls_.Unmap(kBuffer).has_value());
+  EXPECT_EQ(gpadls_.WantedBack(), std::vector{kBuffer});
+  EXPECT_TRUE(gpadls_.All().contains(kBuffer));
+  EXPECT_EQ(gpadls_.Close().released.size(), 0U) << "the task that was returned does that";
+  EXPECT_TRUE(gpadls_.Release(kBuffer));
+  EXPECT_TRUE(gpadls_.WantedBack().empty());
 }
 
 TEST_F(ServerGpadlsTest, AnUnmapWithoutAReleaseTellsNobody) {
@@ -86,7 +105,7 @@ TEST_F(ServerGpadlsTest, AnUnmapWithoutAReleaseTellsNobody) {
   ASSERT_TRUE(Map(kBuffer).has_value());
   const auto unmapped = gpadls_.Unmap(kBuffer);
   ASSERT_TRUE(unmapped.has_value());
-  EXPECT_FALSE(unmapped->has_value());
+  EXPECT_EQ(*unmapped, nullptr);
   EXPECT_TRUE(Map(kBuffer).has_value());
 }
 

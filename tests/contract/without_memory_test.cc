@@ -9,6 +9,7 @@
 #include <functional>
 #include <iterator>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "allocation_faults.h"
@@ -403,8 +404,25 @@ TEST_F(WithoutMemory, AGpadlIsNeitherMadeNorMapped) {
   PMDL mdl = nullptr;
   ExpectFailsUntilThereIsMemory(
       [&] { return VmbChannelMapGpadl(server_channel_, 0, handle, &mdl); });
-  VmbChannelUnmapGpadl(server_channel_, handle);
-  VmbChannelDeleteGpadl(client_channel_, handle);
+  // Two ask for it back, and the one that comes late returns at once: then the client has asked,
+  // and when the server has confirmed another one it knows.
+  std::vector<std::jthread> askers;
+  for (int i = 0; i < 2; ++i) {
+    askers.emplace_back([&] {
+      VmbChannelDeleteGpadl(client_channel_, handle);
+      recorder_.Record("returned");
+    });
+  }
+  ASSERT_TRUE(recorder_.Wait("returned", 1));
+  UINT32 another = 0;
+  ASSERT_EQ(Status(VmbChannelCreateGpadlFromBuffer(client_channel_, 0, buffer, 8, &another)),
+            STATUS_SUCCESS);
+  {
+    const AllocationFaults faults(0);
+    VmbChannelUnmapGpadl(server_channel_, handle);
+  }
+  ASSERT_TRUE(recorder_.Wait("returned", 2));
+  VmbChannelDeleteGpadl(client_channel_, another);
   ExFreePoolWithTag(buffer, kTag);
 }
 
