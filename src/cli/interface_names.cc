@@ -81,7 +81,7 @@ std::string InterfaceName(const GUID& interface_type) {
 std::optional<GUID> GuidFromText(std::string_view text) {
   constexpr std::string_view kShape = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh";
   if (text.size() != kShape.size()) return std::nullopt;
-  std::uint8_t digits[32];
+  std::uint8_t digits[32] = {};
   std::size_t count = 0;
   for (std::size_t i = 0; i < text.size(); ++i) {
     if (kShape[i] == '-') {

@@ -71,7 +71,7 @@ std::expected<std::vector<std::byte>, NTSTATUS> SaveServerChannel(VMBCHANNEL cha
     return std::unexpected(status);
   }
   std::vector<std::byte> saved;
-  std::vector<std::byte> buffer(64 * 1024);
+  std::vector<std::byte> buffer(std::size_t{64} * 1024);
   do {
     ULONG filled = 0;
     ULONG required = 0;

@@ -51,13 +51,14 @@ std::vector<MapEntry> MemoryMap(const GuestMemory& memory) {
 void PutPageTables(const GuestMemory& memory) {
   constexpr std::uint64_t kPresentAndWritable = 3;
   constexpr std::uint64_t kLarge = 0x80;
+  constexpr std::uint64_t kEntriesPerPage = kPageBytes / 8;
   constexpr std::uint64_t kDirectory = kPageTablesAddress + 2 * kPageBytes;
   const auto tables = memory.At(kPageTablesAddress, 6 * kPageBytes);
   Put(tables, 0, kPageTablesAddress + kPageBytes + kPresentAndWritable);
   for (std::uint64_t i = 0; i < 4; ++i) {
     Put(tables, kPageBytes + i * 8, kDirectory + i * kPageBytes + kPresentAndWritable);
   }
-  for (std::uint64_t i = 0; i < 4 * 512; ++i) {
+  for (std::uint64_t i = 0; i < 4 * kEntriesPerPage; ++i) {
     Put(tables, 2 * kPageBytes + i * 8, (i << 21) + kPresentAndWritable + kLarge);
   }
 }

@@ -166,8 +166,8 @@ TEST(InterlockedTest, OperationsReturnWhatTheyReturnOnWindows) {
   EXPECT_EQ(InterlockedAnd(&value, 3), 7);
   EXPECT_EQ(InterlockedXor(&value, 1), 3);
   EXPECT_EQ(value, 2);
-  LONG64 wide = 1ll << 40;
-  EXPECT_EQ(InterlockedIncrement64(&wide), (1ll << 40) + 1);
+  LONG64 wide = 1LL << 40;
+  EXPECT_EQ(InterlockedIncrement64(&wide), (1LL << 40) + 1);
   LONG bits[2] = {0, 0};
   EXPECT_EQ(InterlockedBitTestAndSet(bits, 33), FALSE);
   EXPECT_NE(InterlockedBitTestAndSet(bits, 33), FALSE);

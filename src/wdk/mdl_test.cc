@@ -42,8 +42,10 @@ class TestSpace final : public PageSpace {
     auto* const base = static_cast<std::byte*>(
         mmap(nullptr, pages.size() * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     for (std::size_t i = 0; i < pages.size(); ++i) {
-      mmap(base + i * kPage, kPage, writable ? PROT_READ | PROT_WRITE : PROT_READ,
-           MAP_SHARED | MAP_FIXED, fd_, static_cast<off_t>((pages[i] - 100) * kPage));
+      const void* const view =
+          mmap(base + i * kPage, kPage, writable ? PROT_READ | PROT_WRITE : PROT_READ,
+               MAP_SHARED | MAP_FIXED, fd_, static_cast<off_t>((pages[i] - 100) * kPage));
+      if (view == MAP_FAILED) return nullptr;
     }
     ++views_;
     return base;

@@ -27,8 +27,8 @@ std::string Format(const char* format, ...) {
 TEST(WindowsFormatTest, NumbersHaveTheWidthsOfWindows) {
   EXPECT_EQ(Format("%d %u", -5, 5u), "-5 5");
   // 64 bits where l reads 32: the upper half is not looked at.
-  EXPECT_EQ(Format("%lu %ld", 0x100000005ll, 0x1FFFFFFFFll), "5 -1");
-  EXPECT_EQ(Format("%I64d %llx", -5000000000ll, 0x123456789ABull), "-5000000000 123456789ab");
+  EXPECT_EQ(Format("%lu %ld", 0x100000005LL, 0x1FFFFFFFFLL), "5 -1");
+  EXPECT_EQ(Format("%I64d %llx", -5000000000LL, 0x123456789ABULL), "-5000000000 123456789ab");
   EXPECT_EQ(Format("%Iu %zu", std::size_t{1} << 40, std::size_t{3}), "1099511627776 3");
   EXPECT_EQ(Format("%I32x", 0xFFFFFFFFu), "ffffffff");
   EXPECT_EQ(Format("%hx %hhx", 0x12345, 0x1FF), "2345 ff");

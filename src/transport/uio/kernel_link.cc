@@ -34,6 +34,13 @@ Error ErrorOfDescriptors() {
   return errno == ENOMEM ? Error::kOutOfMemory : Error::kOutOfDescriptors;
 }
 
+// What a call that makes a descriptor returned: why it failed is asked before anything else is
+// called.
+Result<Descriptor> Made(int fd) {
+  if (fd < 0) return std::unexpected(ErrorOfDescriptors());
+  return Descriptor(fd);
+}
+
 }  // namespace
 
 bool KernelLink::Offered::IsSameAs(const Offered& other) const {
@@ -61,12 +68,15 @@ Result<std::unique_ptr<KernelLink>> KernelLink::Dial(KernelBus bus,
 }
 
 Result<void> KernelLink::Start(std::uint32_t bell_count) {
-  wait_ = Descriptor(epoll_create1(EPOLL_CLOEXEC));
-  if (!wait_) return std::unexpected(ErrorOfDescriptors());
-  wake_ = Descriptor(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!wake_) return std::unexpected(ErrorOfDescriptors());
-  again_ = Descriptor(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-  if (!again_) return std::unexpected(ErrorOfDescriptors());
+  auto wait = Made(epoll_create1(EPOLL_CLOEXEC));
+  if (!wait) return std::unexpected(wait.error());
+  auto wake = Made(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake) return std::unexpected(wake.error());
+  auto again = Made(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!again) return std::unexpected(again.error());
+  wait_ = std::move(*wait);
+  wake_ = std::move(*wake);
+  again_ = std::move(*again);
   for (const int fd : {wake_.get(), again_.get(), events_.fd()}) {
     epoll_event event{.events = EPOLLIN, .data = {.fd = fd}};
     if (fd >= 0 && epoll_ctl(wait_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
