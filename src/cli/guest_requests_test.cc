@@ -48,8 +48,8 @@ class GuestRequestsTest : public testing::Test {
   OwnedDescriptor Connect() const {
     OwnedDescriptor made(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     const auto address = SocketAddressOf(path());
-    EXPECT_EQ(connect(made.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)),
-              0);
+    EXPECT_TRUE(made.get() >= 0 && connect(made.get(), reinterpret_cast<const sockaddr*>(&*address),
+                                           sizeof(*address)) == 0);
     return made;
   }
   Json Ask(const std::string& line, int descriptor = -1) const {
@@ -82,7 +82,7 @@ class GuestRequestsTest : public testing::Test {
 };
 
 TEST_F(GuestRequestsTest, TheSocketIsItsOwnersOnlyAndGoesInTheEnd) {
-  struct stat about{};
+  struct stat about {};
   ASSERT_EQ(stat(path().c_str(), &about), 0);
   EXPECT_EQ(about.st_mode & 07777, 0600u);
   EXPECT_FALSE(ControlSocket::Listen(path(), {}).has_value());  // served already
@@ -94,6 +94,7 @@ TEST_F(GuestRequestsTest, ASocketThatNobodyServesIsReplacedAndAFileIsNot) {
   const std::string left = directory_ + "/left";
   {
     const OwnedDescriptor dead(socket(AF_UNIX, SOCK_STREAM, 0));
+    ASSERT_GE(dead.get(), 0);
     const auto address = SocketAddressOf(left);
     ASSERT_EQ(bind(dead.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)), 0);
   }

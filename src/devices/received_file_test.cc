@@ -133,7 +133,7 @@ TEST_F(ReceivedFileTest, ReportsADirectoryThatIsGone) {
 TEST_F(ReceivedFileTest, ReportsThatTheDiskTakesNoMore) {
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
-  signal(SIGXFSZ, SIG_IGN);
+  ASSERT_NE(signal(SIGXFSZ, SIG_IGN), SIG_ERR);
   const rlimit small{4096, before.rlim_max};
   auto file = ReceivedFile::Create(directory_, "a", 10000);
   ASSERT_TRUE(file.has_value());

@@ -215,7 +215,7 @@ class ProgramSocket {
           send(socket_.get(), data.data() + done, data.size() - done, MSG_DONTWAIT | MSG_NOSIGNAL);
       if (sent > 0) {
         done += static_cast<std::size_t>(sent);
-      } else if (errno != EAGAIN || !Await(POLLOUT, milliseconds)) {
+      } else if (sent == 0 || errno != EAGAIN || !Await(POLLOUT, milliseconds)) {
         break;
       }
     }

@@ -418,7 +418,7 @@ TEST_F(Vsock, TwoHundredConnectionsAtOnce) {
   for (std::uint32_t i = 0; i < 2 * kEach; ++i) {
     EXPECT_EQ(guests[i]->Write("from " + std::to_string(i) + ";"), 6 + std::to_string(i).size());
   }
-  std::vector<bool> heard(2 * kEach);
+  std::vector<bool> heard(std::size_t{2} * kEach);
   for (ProgramSocket& program : programs) {
     program.Shutdown();
     std::string said;
