@@ -40,6 +40,7 @@ End::End(End& predecessor, Retirer& retirer, std::uint32_t of_process, End* its_
       model_(predecessor.model_),
       retirer_(retirer),
       primary_(its_primary),
+      spoilt_(predecessor.spoilt_),
       session_(predecessor.session_),
       to_send_(predecessor.to_send_),
       in_flight_(predecessor.in_flight_),
@@ -91,6 +92,7 @@ NTSTATUS End::Allocate(PDEVICE_OBJECT device, HANDLE partition) {
   device_ = device;
   partition_ = partition;
   handle_ = nullptr;
+  counters_ = {};
   NTSTATUS status = VmbChannelAllocate(device, static_cast<BOOLEAN>(server), &handle_);
   if (status != STATUS_SUCCESS) return status;
   VmbChannelSetPointer(handle_, this);
@@ -137,7 +139,7 @@ NTSTATUS End::Configure(HANDLE partition) {
     if (status != STATUS_SUCCESS) return status;
   }
   const GUID type = TypeOfChannels();
-  const GUID instance = InstanceOf(index);
+  const GUID instance = InstanceOf(is_subchannel() ? primary_->index : index);
   if (server) {
     status = VmbServerChannelInitSetVmbusHandle(handle_, partition);
     if (status != STATUS_SUCCESS) return status;
@@ -175,12 +177,12 @@ void End::Disable() {
   }
   // Another thread may have enabled it since, but only the first actor does that, and it is here.
   if (!is_subchannel() && (open_ || started_)) Wrong("a channel was disabled and is still open");
-  enabled_ = false;
-  if (!server) return;
+  enabled_ = spoilt_ = false;
+  if (!server) return ReceiveLeftShares();
   // And nobody can enable one of these as long as their primary is not.
   for (End* const sub : subchannels_) {
     if (sub->open_ || sub->started_) sub->Wrong("its primary was disabled and it is still open");
-    sub->enabled_ = false;
+    sub->enabled_ = sub->spoilt_ = false;
   }
 }
 
@@ -237,14 +239,6 @@ void End::Start() {
 void End::Pause() {
   const InLibrary library("VmbChannelPause", number);
   VmbChannelPause(handle_);
-}
-void End::SetQuota(std::uint32_t quota) {
-  const InLibrary library;
-  VmbChannelSetTransactionQuota(handle_, quota);
-}
-void End::SetPassive(bool passive) {
-  const InLibrary library;
-  VmbChannelSetIncomingProcessingAtPassive(handle_, static_cast<BOOLEAN>(passive));
 }
 
 }  // namespace kmcl::sim

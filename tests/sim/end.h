@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "plan.h"
 #include "retirer.h"
 #include "scheduler.h"
+#include "shares.h"
 
 namespace kmcl::sim {
 
@@ -36,7 +38,11 @@ class Model {
   std::uint64_t successions = 0;  // saved channels that came back
   std::uint64_t restored = 0;     // packets with them
   std::uint64_t handovers = 0;
-  std::uint64_t in_place = 0;  // packets that a raw channel's owner took
+  std::uint64_t orphaned = 0;  // of those, whose new process died
+  std::uint64_t in_place = 0;   // packets that a raw channel's owner took
+  std::uint64_t shared = 0;     // GPADLs
+  std::uint64_t worked_on = 0;  // times that a server used one
+  std::uint64_t in_batches = 0;
   // Processes that write where they must not: what comes of that is theirs alone.
   std::array<bool, kMostProcesses> hostile{};
 };
@@ -74,11 +80,27 @@ class End {
   bool RestoreForHandover(std::vector<std::vector<std::byte>>& save);
   // What it has goes on elsewhere.
   void Abandon() { abandoned_ = true; }
+  // It does not.
+  void TakeUp() { abandoned_ = false; }
 
   void Send(std::uint32_t count);
-  void Request(std::uint32_t timeout_us);
+  // A synchronous request, which may name shared memory.
+  struct Asked {
+    std::uint32_t timeout_us = 0;
+    bool wants_completion = true;
+    Share* share = nullptr;
+  };
+  NTSTATUS Request(const Asked& asked);
+  // Shares memory, has the server work on it, and mostly takes it back.
+  void UseShare(std::uint32_t timeout_us);
   void SetQuota(std::uint32_t quota);
   void SetPassive(bool passive);
+  // As many as there are packets for, in one call.
+  void SendBatch(std::uint32_t count);
+  // What it and its bus say of themselves.
+  void Ask();
+  void SetLatency(std::uint32_t latency);
+  void SetBudget(std::uint32_t percent);
 
   // Nothing is on its way any more, as far as that can be said of this end.
   bool IsSettled() const;
@@ -88,6 +110,7 @@ class End {
   bool is_subchannel() const { return primary_ != nullptr; }
   End* primary() const { return primary_; }
   bool is_raw() const { return raw_ != nullptr; }
+  bool is_spoilt() const { return spoilt_; }
   // Those that are not gone.
   const std::vector<End*>& subchannels() const { return subchannels_; }
   std::string Describe() const;
@@ -99,6 +122,7 @@ class End {
   std::uint32_t users = 0;         // threads of the test that are inside
   bool state_taken = false;        // a thread pauses it, or opens it again
   bool taken_whole = false;        // a thread wants it for itself
+  bool spoils = false;             // the next packet is found malformed
   bool offered = false;            // it has been enabled, and may be used
   bool gone = false;               // nobody is to use it any more
   bool dead = false;               // its process was killed
@@ -141,6 +165,8 @@ class End {
   static constexpr std::uint32_t kStreams = 6;
   // What an answer is to a packet's name.
   static constexpr std::uint64_t kAnswerKey = 0x5A5A'0FF0'3C3C'9669;
+  // Of a packet's name: its second word is a GPADL's handle, the third which share that is.
+  static constexpr std::uint64_t kCarries = std::uint64_t{1} << 47;
   // What the server makes of each word of memory that a packet describes.
   static constexpr std::uint64_t kWritten = 0x3366'CC99'5AA5'0FF0;
   // Deliveries are marked by this when they come for the second time.
@@ -172,14 +198,37 @@ class End {
   bool Restore(std::vector<std::vector<std::byte>>& save);
   void Pump();
   bool TrySend(Slot& slot);
+  void RefuseSent(Slot& slot, Message& refused, NTSTATUS status);
+  void AskCounters();
+  void AskServer();
   NTSTATUS SendDescribed(Slot& slot, std::uint64_t* words, std::uint32_t bytes);
-  void TakeExternalData(VMBPACKETCOMPLETION packet, std::uint64_t name);
+  // False: not yet, it is delivered again.
+  bool TakeExternalData(VMBPACKETCOMPLETION packet, std::uint64_t name);
   void CheckWritten(const Slot& slot, std::uint64_t name) const;
+  // Shared memory of a client's.
+  Share* MakeShare();
+  NTSTATUS CreateFromBuffer(Share& share, UINT32 flags);
+  NTSTATUS CreateFromMdl(Share& share, UINT32 flags);
+  NTSTATUS CreateFromPages(Share& share, UINT32 flags);
+  void DeleteShare(Share& share);
+  void ReceiveBack(Share& share);
+  void GiveUpShares();
+  void ReceiveLeftShares();
+  // The same at its server, at PASSIVE_LEVEL.
+  void WorkOn(UINT32 handle, Share* share, std::uint64_t name);
+  void WorkOnView(SharedView& view, std::uint64_t name);
+  void CheckUnmapped(const Share* share, NTSTATUS status, bool only_reads) const;
+  SharedView* FindView(UINT32 handle);
+  void EndView(UINT32 handle);
+  void EndViews();
   std::uint32_t FreeStream() const;
   // What each word of a packet says.
   std::uint64_t NameOf(std::uint32_t stream, std::uint64_t id) const {
     return std::uint64_t{number} << 48 | std::uint64_t{stream} << 40 | id;
   }
+  void CheckRequested(const Asked& asked, const Message& done, std::uint64_t name,
+                      std::uint64_t answer) const;
+  bool WasWorkedOn(const Share& share, std::uint64_t name) const;
   std::uint32_t Fill(std::uint64_t* words, std::uint32_t stream, std::uint64_t id);
   void OnPacket(VMBPACKETCOMPLETION packet, const std::uint64_t* words, UINT32 bytes,
                 bool describes);
@@ -206,13 +255,17 @@ class End {
   bool open_ = false;
   bool started_ = false;
   bool failed_ = false;
+  // A packet was found malformed, in that session: nothing comes any more.
+  bool spoilt_ = false;
+  std::uint32_t spoilt_session_ = 0;
   bool in_state_callback_ = false;
   bool in_packet_callback_ = false;
   std::uint32_t session_ = 0;
   std::uint32_t to_send_ = 0;
   std::uint32_t pump_depth_ = 0;
   std::uint32_t in_flight_ = 0;
-  std::uint32_t saved_ = 0;  // packets that were saved, or restored, so far
+  KMCL_CHANNEL_COUNTERS counters_{};  // when it was asked last
+  std::uint32_t saved_ = 0;           // packets that were saved, or restored, so far
   std::uint64_t outstanding_ = 0;
   std::uint64_t in_batch_ = 0;
   using Streams = std::array<Stream, kStreams>;
@@ -223,6 +276,9 @@ class End {
   std::uint32_t fresh_ = 0;  // streams that have brought nothing in this session yet: a bit each
   std::array<Incoming, kStreams> incoming_;
   std::unique_ptr<RawOwner> raw_;
+  bool closing_ = false;         // its end is being told, and it is not open again
+  std::list<Share> shares_;      // all there ever were: a late packet may still name them
+  std::list<SharedView> views_;  // of the client's
 };
 
 }  // namespace kmcl::sim

@@ -18,6 +18,9 @@ void End::ProcessPacket(VMBCHANNEL channel, VMBPACKETCOMPLETION packet, PVOID bu
 void End::OnPacket(VMBPACKETCOMPLETION packet, const std::uint64_t* words, UINT32 bytes,
                    bool describes) {
   if (!started_) Wrong("a packet is delivered to a channel that is not started");
+  if (spoilt_ && spoilt_session_ == session_) {
+    Wrong("a packet is delivered after one that was found malformed");
+  }
   Retirement retirement = model_.plan.retirement;
   if (retirement == Retirement::kMixed) {
     retirement = static_cast<Retirement>(Choices().Between(0, 2));
@@ -30,29 +33,52 @@ void End::OnPacket(VMBPACKETCOMPLETION packet, const std::uint64_t* words, UINT3
     return VmbChannelPacketDeferToPassive(packet);
   }
   if (hostile) {
-    if (describes) TakeExternalData(packet, 0);
+    if (describes && !TakeExternalData(packet, 0)) return;
     ++outstanding_;
     ++in_batch_;
-    if (retirement == Retirement::kLater) return retirer_.Add(*this, packet, 0);
+    // Whatever the handle is: it may be tried.
+    if (server && bytes >= 24 && (words[0] & kCarries) != 0) {
+      return retirer_.Add({.end = this, .packet = packet, .handle = static_cast<UINT32>(words[1])});
+    }
+    if (retirement == Retirement::kLater) return retirer_.Add({.end = this, .packet = packet});
     return Retired(packet, 0);
   }
+  if (describes && (bytes < 8 || !TakeExternalData(packet, words[0]))) return;
   const std::uint64_t name = CheckPacket(words, bytes);
-  if (describes) TakeExternalData(packet, name);
+  if (spoils) {
+    spoils = false;
+    spoilt_ = true;
+    spoilt_session_ = session_;
+    ++in_batch_;
+    Note("end %llu finds a packet malformed", number);
+    const InLibrary library;
+    return VmbChannelPacketFail(packet);
+  }
   ++outstanding_;
   ++in_batch_;
-  if (retirement == Retirement::kLater) return retirer_.Add(*this, packet, name ^ kAnswerKey);
-  Retired(packet, name ^ kAnswerKey);
+  Retirer::Item item{.end = this, .packet = packet, .name = name, .answer = name ^ kAnswerKey};
+  if ((words[0] & kCarries) != 0) {
+    const auto& shares = model_.ends[name >> 48]->shares_;
+    item.handle = static_cast<UINT32>(words[1]);
+    item.share =
+        const_cast<Share*>(&*std::next(shares.begin(), static_cast<std::ptrdiff_t>(words[2])));
+    return retirer_.Add(item);
+  }
+  if (retirement == Retirement::kLater) return retirer_.Add(item);
+  Retired(packet, item.answer);
 }
 
 std::uint64_t End::CheckPacket(const std::uint64_t* words, std::uint32_t bytes) {
   if (bytes < 8 || bytes % 8 != 0) Wrong("a packet of " + std::to_string(bytes) + " bytes");
-  const std::uint64_t name = words[0];
-  for (const std::uint64_t word : std::span(words, bytes / 8)) {
-    if (word != name) Wrong("a packet is torn");
+  const std::uint64_t name = words[0] & ~kCarries;
+  const bool carries = words[0] != name;
+  for (std::uint32_t i = carries ? 3 : 0; i < bytes / 8; ++i) {
+    if (words[i] != words[0]) Wrong("a packet is torn");
   }
   const std::uint64_t from = name >> 48;
   const auto stream = static_cast<std::uint32_t>(name >> 40 & 0xFF);
   const std::uint64_t id = name & 0xFF'FFFF'FFFF;
+  if (carries && (!server || bytes != 24)) Wrong("a packet carries what was not sent");
   if (from >= model_.ends.size() || stream >= kStreams) Wrong("a packet from nobody");
   CheckDelivery(*model_.ends[from], stream, id);
   Note("packet %llu.%llu of end %llu is delivered", stream, id, from);

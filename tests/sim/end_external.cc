@@ -28,19 +28,20 @@ NTSTATUS End::SendDescribed(Slot& slot, std::uint64_t* words, std::uint32_t byte
   return status;
 }
 
-void End::TakeExternalData(VMBPACKETCOMPLETION packet, std::uint64_t name) {
+bool End::TakeExternalData(VMBPACKETCOMPLETION packet, std::uint64_t name) {
   const InLibrary library("VmbChannelPacketGetExternalData", number);
   PMDL chain = nullptr;
   const NTSTATUS status = VmbChannelPacketGetExternalData(packet, 0, &chain);
+  if (status == STATUS_PENDING) return false;
   if (status != STATUS_SUCCESS) {
-    if (hostile || (model_.plan.refusals && status == STATUS_INSUFFICIENT_RESOURCES)) return;
+    if (hostile || (model_.plan.refusals && status == STATUS_INSUFFICIENT_RESOURCES)) return true;
     Wrong(std::string("no external data: ") + KmclStatusName(status));
   }
   for (; chain != nullptr; chain = chain->Next) {
     auto* const words =
         static_cast<std::uint64_t*>(MmGetSystemAddressForMdlSafe(chain, NormalPagePriority));
     if (words == nullptr) {
-      if (hostile || model_.plan.refusals) return;
+      if (hostile || model_.plan.refusals) return true;
       Wrong("external data is not mapped");
     }
     const std::uint32_t count = MmGetMdlByteCount(chain) / 8;
@@ -51,6 +52,7 @@ void End::TakeExternalData(VMBPACKETCOMPLETION packet, std::uint64_t name) {
     }
   }
   ++model_.described;
+  return true;
 }
 
 void End::CheckWritten(const Slot& slot, std::uint64_t name) const {

@@ -22,6 +22,7 @@ void End::Save(bool succeeded) {
     Wrong("others use a channel for ever");
   }
   Pause();
+  const bool spoilt = spoilt_;
   auto save = WriteSave(succeeded);
   succeeded = succeeded && !save.empty();
   if (succeeded) {
@@ -44,6 +45,7 @@ void End::Save(bool succeeded) {
     for (int tries = 0; !Restore(save); ++tries) {
       if (!model_.plan.refusals || tries == kMostTries) Wrong("a save is not restored");
     }
+    spoilt_ = spoilt;  // which is saved, too, unless the client has closed it meanwhile
     status = Enable();
     for (int tries = 0;
          status == STATUS_INSUFFICIENT_RESOURCES && model_.plan.refusals && tries < kMostTries;
@@ -99,8 +101,8 @@ std::vector<std::vector<std::byte>> End::WriteSave(bool succeeded) {
     const InLibrary library("VmbChannelSaveBegin", number);
     const NTSTATUS begun = VmbChannelSaveBegin(handle_);
     if (begun == STATUS_INSUFFICIENT_RESOURCES && model_.plan.refusals) return save;
-    // Its primary may have been disabled.
-    if (begun == STATUS_INVALID_DEVICE_STATE && is_subchannel()) return save;
+    // Its primary may have been disabled, or its partition has gone just now.
+    if (begun == STATUS_INVALID_DEVICE_STATE && (is_subchannel() || gone)) return save;
     if (begun != STATUS_SUCCESS) Wrong(std::string("no save begins: ") + KmclStatusName(begun));
   }
   ULONG wanted = kSizes[Choices().Between(0, 3)];

@@ -1,4 +1,6 @@
 // What an end sends, and what becomes of it.
+#include <kmcl/batch.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -79,7 +81,61 @@ bool End::TrySend(Slot& slot) {
   }
   stream.busy = false;
   if (status == STATUS_SUCCESS) return true;
-  Message& refused = stream.messages[id];
+  RefuseSent(slot, stream.messages[id], status);
+  return false;
+}
+
+void End::SendBatch(std::uint32_t count) {
+  const std::uint32_t stream_index = FreeStream();
+  if (stream_index == kStreams || !enabled_ || is_raw()) return;
+  Stream& stream = streams_[stream_index];
+  stream.busy = true;
+  const bool wants = Choices().Between(0, 99) < model_.plan.transactions;
+  std::vector<Slot*> slots;
+  std::vector<VMBPACKET> packets;
+  std::deque<std::array<std::uint64_t, 8>> words;
+  std::vector<PVOID> buffers;
+  std::vector<UINT32> lengths;
+  const std::uint64_t first = stream.messages.size();
+  for (Slot& slot : slots_) {
+    if (slots.size() == count) break;
+    if (slot.in_flight) continue;
+    slot.in_flight = true;
+    slot.stream = stream_index;
+    slot.id = stream.messages.size();
+    ++in_flight_;
+    Message& message = stream.messages.emplace_back();
+    message.wants_completion = wants;
+    message.accepted = true;
+    message.session = session_;
+    auto& payload = words.emplace_back();
+    payload.fill(NameOf(stream_index, slot.id));
+    slots.push_back(&slot);
+    packets.push_back(slot.packet);
+    buffers.push_back(payload.data());
+    lengths.push_back(Choices().Between(1, payload.size()) * 8);
+  }
+  UINT32 sent = 0;
+  NTSTATUS status = STATUS_SUCCESS;
+  {
+    const InLibrary library("KmclPacketSendBatch", number);
+    status = KmclPacketSendBatch(packets.data(), buffers.data(), lengths.data(),
+                                 static_cast<UINT32>(packets.size()),
+                                 wants ? VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION : 0, &sent);
+  }
+  stream.busy = false;
+  model_.in_batches += sent;
+  if ((status == STATUS_SUCCESS) != (sent == slots.size())) {
+    Wrong("of a batch of " + std::to_string(slots.size()) + " " + std::to_string(sent) +
+          " are sent: " + KmclStatusName(status));
+  }
+  for (std::uint64_t i = sent; i < slots.size(); ++i) {
+    RefuseSent(*slots[i], stream.messages[first + i], status);
+  }
+}
+
+// A packet that was not sent, in the end.
+void End::RefuseSent(Slot& slot, Message& refused, NTSTATUS status) {
   if (refused.completed != 0 || refused.delivered != 0) Wrong("a refused packet was sent");
   refused.accepted = false;
   refused.may_vanish = true;
@@ -90,44 +146,61 @@ bool End::TrySend(Slot& slot) {
   if (status != STATUS_INVALID_DEVICE_STATE && !may_be) {
     Wrong(std::string("a send is refused: ") + KmclStatusName(status));
   }
-  return false;
 }
 
-void End::Request(std::uint32_t timeout_us) {
+NTSTATUS End::Request(const Asked& asked) {
   const std::uint32_t stream_index = FreeStream();
-  if (stream_index == kStreams || !enabled_ || is_raw()) return;
+  if (stream_index == kStreams || !enabled_ || is_raw()) return STATUS_INVALID_DEVICE_STATE;
   Stream& stream = streams_[stream_index];
   stream.busy = true;
   const std::uint64_t id = stream.messages.size();
   Message& message = stream.messages.emplace_back();
-  message.wants_completion = true;
+  message.wants_completion = asked.wants_completion;
   message.accepted = true;
   message.may_vanish = true;  // unless it succeeds
   std::uint64_t words[kMostWords];
-  const std::uint32_t bytes = Fill(words, stream_index, id);
+  std::uint32_t bytes = Fill(words, stream_index, id);
   const std::uint64_t name = words[0];
+  if (Share* const share = asked.share) {
+    const auto which =
+        std::ranges::find_if(shares_, [share](const Share& each) { return &each == share; });
+    words[0] |= kCarries;
+    words[1] = share->handle;
+    words[2] = static_cast<std::uint64_t>(std::distance(shares_.begin(), which));
+    bytes = 24;
+    share->Fill(name);
+  }
   std::uint64_t answer = 0;
   UINT32 answer_bytes = sizeof answer;
   LARGE_INTEGER timeout;
-  timeout.QuadPart = -std::int64_t{timeout_us} * 10;
+  timeout.QuadPart = -std::int64_t{asked.timeout_us} * 10;
   NTSTATUS status = STATUS_SUCCESS;
   {
     const InLibrary library("VmbChannelSendSynchronousRequest", number);
-    status = VmbChannelSendSynchronousRequest(handle_, words, bytes, nullptr,
-                                              VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION,
-                                              &answer, &answer_bytes, &timeout);
+    status = VmbChannelSendSynchronousRequest(
+        handle_, words, bytes, nullptr,
+        asked.wants_completion ? VMBUS_CHANNEL_FORMAT_FLAG_WAIT_FOR_COMPLETION : 0, &answer,
+        &answer_bytes, &timeout);
   }
   Message& done = stream.messages[id];
   done.completed = 1;
   done.status = status;
+  if (status == STATUS_SUCCESS) done.may_vanish = false;
   stream.busy = false;
   Note("request %llu ends with %#llx", id, static_cast<std::uint32_t>(status));
-  switch (status) {
+  CheckRequested(asked, done, name, answer_bytes == sizeof answer ? answer : 0);
+  return status;
+}
+
+void End::CheckRequested(const Asked& asked, const Message& done, std::uint64_t name,
+                         std::uint64_t answer) const {
+  switch (done.status) {
     case STATUS_SUCCESS:
-      if (hostile) return;
+      if (hostile || !asked.wants_completion) return;
       if (done.delivered != 1) Wrong("a request was answered that was not delivered");
-      if (answer_bytes != sizeof answer || answer != (name ^ kAnswerKey)) {
-        Wrong("a request got another one's answer");
+      if (answer != (name ^ kAnswerKey)) Wrong("a request got another one's answer");
+      if (asked.share != nullptr && !WasWorkedOn(*asked.share, name)) {
+        Wrong("what the server wrote into shared memory is not there");
       }
       return;
     case STATUS_BUFFER_TOO_SMALL:
@@ -144,7 +217,7 @@ void End::Request(std::uint32_t timeout_us) {
     default:
       break;
   }
-  Wrong(std::string("a request ends with ") + KmclStatusName(status));
+  Wrong(std::string("a request ends with ") + KmclStatusName(done.status));
 }
 
 bool End::IsSettled() const { return to_send_ == 0 && in_flight_ == 0 && outstanding_ == 0; }

@@ -30,6 +30,7 @@ NTSTATUS End::Opened(VMBCHANNEL channel) {
     self.Wrong("opened before its primary");
   }
   self.open_ = true;
+  self.closing_ = false;
   ++self.session_;
   self.fresh_ = ~0u;
   Note("end %llu is opened", self.number);
@@ -77,6 +78,7 @@ void End::Closed(VMBCHANNEL channel) {
   if (self.started_) self.Wrong("closed, but not suspended");
   if (!self.open_) self.Wrong("closed, but not open");
   if (self.is_raw()) self.raw_->OnClosed();
+  self.server ? self.EndViews() : self.GiveUpShares();
   if (self.outstanding_ != 0) self.Wrong("closed with packets outstanding");
   for (const End* const sub : self.subchannels_) {
     if (!self.server && sub->open_) sub->Wrong("its primary is closed before it");

@@ -105,7 +105,8 @@ int RunMany(const Options& options) {
   struct {
     std::uint64_t runs = 0, packets = 0, steps = 0, switches = 0;
     std::uint64_t most_bytes = 0, described = 0, successions = 0, restored = 0, in_place = 0,
-                  handovers = 0, faults = 0;
+                  handovers = 0, orphaned = 0, shared = 0, worked_on = 0, in_batches = 0,
+                  faults = 0;
   } sum;
   std::uint64_t failures = 0;
   double elapsed = 0;
@@ -126,6 +127,10 @@ int RunMany(const Options& options) {
     sum.restored += run.restored;
     sum.in_place += run.in_place;
     sum.handovers += run.handovers;
+    sum.orphaned += run.orphaned;
+    sum.shared += run.shared;
+    sum.worked_on += run.worked_on;
+    sum.in_batches += run.in_batches;
     sum.faults += run.faults;
     if (sum.runs % 256 == 0 && !run.failed) {
       // The same seed is the same run: the promise that all others lean on.
@@ -151,11 +156,14 @@ int RunMany(const Options& options) {
   std::printf("%" PRIu64 " seeds from %" PRIu64 " in %.1f s: %" PRIu64 " failures; %" PRIu64
               " packets (%.0f per second, %.0f per second of the processor), %" PRIu64
               " with memory, %" PRIu64 " channels saved with %" PRIu64 " packets, %" PRIu64
-              " by raw channels, %" PRIu64 " handovers, %" PRIu64 " refusals, at most %" PRIu64
+              " by raw channels, %" PRIu64 " in batches, %" PRIu64 " memories shared and %" PRIu64
+              " times worked on, %" PRIu64 " handovers and %" PRIu64
+              " with the death of the new process, %" PRIu64 " refusals, at most %" PRIu64
               " bytes of heap in a process, %" PRIu64 " steps, %" PRIu64 " switches\n",
               sum.runs, options.from, elapsed, failures, sum.packets, rate(elapsed),
               rate(processor), sum.described, sum.successions, sum.restored, sum.in_place,
-              sum.handovers, sum.faults, sum.most_bytes, sum.steps, sum.switches);
+              sum.in_batches, sum.shared, sum.worked_on, sum.handovers, sum.orphaned, sum.faults,
+              sum.most_bytes, sum.steps, sum.switches);
   return failures == 0 ? 0 : 1;
 }
 

@@ -112,6 +112,52 @@ void AddTrouble(Random& random, Plan& plan) {
   }
 }
 
+// Calls that are rarer than the others, between these.
+void AddRareCalls(Random& random, Plan& plan) {
+  for (std::uint32_t times = random.Between(2, 8); times > 0; --times) {
+    Action action{.actor = random.Between(0, 2 * plan.clients + 1),
+                  .channel = random.Between(0, plan.channels + plan.subchannels - 1)};
+    const bool client = action.actor / 2 != 0;
+    switch (random.Between(0, 11)) {
+      case 0:
+      case 1:
+        action.verb = Verb::kNow;
+        break;
+      case 2:
+      case 3:
+      case 4:
+        action.verb = Verb::kBatch;
+        action.amount = random.Between(1, random.OneIn(3) ? 60 : 6);
+        break;
+      case 5:
+      case 6:
+      case 7:
+        action.verb = client ? Verb::kShare : Verb::kAsk;
+        action.amount = random.Between(0, random.OneIn(3) ? 60 : 2000);
+        break;
+      case 8:
+        action.verb = Verb::kAsk;
+        break;
+      case 9:
+        action.verb = client ? Verb::kLatency : Verb::kAsk;
+        action.amount = random.OneIn(3) ? 0 : random.Between(1, 2000);
+        break;
+      case 10:
+        action.verb = Verb::kBudget;
+        action.amount = random.Between(1, random.OneIn(2) ? 100 : 5);
+        break;
+      default:
+        action.verb = Verb::kSpoil;
+        action.amount = random.Between(0, 500);
+    }
+    // Several in a row, or one.
+    for (std::uint32_t again = random.OneIn(2) ? 1 : random.Between(2, 6); again > 0; --again) {
+      const auto place = random.Between(0, static_cast<std::uint32_t>(plan.actions.size()));
+      plan.actions.insert(plan.actions.begin() + place, action);
+    }
+  }
+}
+
 }  // namespace
 
 Plan MakePlan(std::uint64_t seed) {
@@ -159,9 +205,11 @@ Plan MakePlan(std::uint64_t seed) {
       plan.actions.push_back({.actor = kWorldActor,
                               .verb = Verb::kHandOver,
                               .channel = 0,
-                              .amount = later.OneIn(3) ? later.Between(1, 3) : 0});
+                              .amount = later.OneIn(3) ? later.Between(1, 4) : 0});
     }
   }
+  Random latest(seed ^ 0x9A4E'CA11);
+  if (latest.OneIn(3)) AddRareCalls(latest, plan);
   return plan;
 }
 
@@ -173,7 +221,11 @@ std::string Describe(const Action& action) {
                                            "passive",   "save",
                                            "refuse",    "die",
                                            "corrupt",   "forge",
-                                           "knock",     "hand over"};
+                                           "knock",     "hand over",
+                                           "send now",  "send a batch",
+                                           "share",     "ask",
+                                           "latency",   "budget",
+                                           "spoil"};
   static_assert(std::size(kNames) == kVerbs);
   const std::uint32_t process = action.actor / 2;
   if (action.actor == kWorldActor) {

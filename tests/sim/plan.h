@@ -26,9 +26,16 @@ enum class Verb : std::uint8_t {
   kForge,      // `amount` messages of client `channel`
   kKnock,      // `amount` strangers come to the server's socket, one after the other
   kHandOver,   // the server goes to another process; 1: its save fails, 2: the restore does, 3: it
-               // dies meanwhile
+               // dies meanwhile, 4: the other one does
+  kNow,        // a packet that goes into the ring now, or not at all
+  kBatch,      // `amount` packets at once
+  kShare,      // memory of a client's is shared, and worked on in one request of up to `amount` us
+  kAsk,        // what a channel and its bus say of themselves
+  kLatency,    // the server may notice a client's packets `amount` * 100 ns late
+  kBudget,     // `amount` of 100 parts of a processor for deliveries at DISPATCH_LEVEL
+  kSpoil,      // the next packet that comes is found malformed; then as kReopen
 };
-inline constexpr std::uint32_t kVerbs = 16;
+inline constexpr std::uint32_t kVerbs = 23;
 // Who does what nobody would do to himself.
 inline constexpr std::uint32_t kWorldActor = 100;
 

@@ -22,8 +22,12 @@ struct Report {
   std::uint64_t successions = 0;  // of saved channels
   std::uint64_t restored = 0;     // packets with them
   std::uint64_t handovers = 0;
+  std::uint64_t orphaned = 0;
   std::uint64_t in_place = 0;  // packets that a raw channel's owner took
-  std::uint64_t faults = 0;    // injected
+  std::uint64_t shared = 0;    // GPADLs
+  std::uint64_t worked_on = 0;
+  std::uint64_t in_batches = 0;
+  std::uint64_t faults = 0;  // injected
   std::int64_t virtual_ns = 0;
 };
 

@@ -6,8 +6,8 @@ namespace kmcl::sim {
 
 Retirer::Retirer(std::uint32_t process) { SpawnFiber(Run, this, process)->detached = true; }
 
-void Retirer::Add(End& end, VMBPACKETCOMPLETION packet, std::uint64_t answer) {
-  items_.push_back({&end, packet, answer});
+void Retirer::Add(const Item& item) {
+  items_.push_back(item);
   Changed();
 }
 
@@ -30,6 +30,11 @@ void* Retirer::Run(void* argument) {
     const std::size_t which = Choices().Next() % self.items_.size();
     const Item item = self.items_[which];
     self.items_.erase(self.items_.begin() + static_cast<std::ptrdiff_t>(which));
+    if (item.packet == nullptr) {
+      item.end->EndView(item.handle);
+      continue;
+    }
+    if (item.handle != 0) item.end->WorkOn(item.handle, item.share, item.name);
     item.end->Retired(item.packet, item.answer);
   }
   self.stopped_ = true;

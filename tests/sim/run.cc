@@ -1,6 +1,7 @@
 #include "run.h"
 
 #include <execinfo.h>
+#include <kmcl/wdk/pool.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -116,9 +118,23 @@ void RunHere(const Plan& plan, const Schedule& schedule, bool kept) {
   report->successions = world.model().successions;
   report->restored = world.model().restored;
   report->in_place = world.model().in_place;
+  report->shared = world.model().shared;
+  report->worked_on = world.model().worked_on;
+  report->in_batches = world.model().in_batches;
+  report->orphaned = world.model().orphaned;
   report->handovers = world.model().handovers;
   if (!kept) return CheckNothingIsLeft(world);
   AwaitLastThreads();
+}
+
+// The pool is one for all processes: what it has to note it has the room for, and its memory is
+// mapped.
+void GrowPool() {
+  const InLibrary library;
+  constexpr ULONG kTag = 0x6D726157;
+  std::array<void*, 64> blocks{};
+  for (void*& block : blocks) block = ExAllocatePool2(POOL_FLAG_NON_PAGED, PAGE_SIZE, kTag);
+  for (void* const block : blocks) ExFreePoolWithTag(block, kTag);
 }
 
 }  // namespace
@@ -164,6 +180,7 @@ void PrepareRuns() {
     }
     RunHere(plan, Schedule{.seed = 1, .steps_between = 0}, true);
   }
+  GrowPool();
   KeepMemory();
   KeepDescriptorsAndMappings();
 }

@@ -170,7 +170,7 @@ void World::Run() {
         if (guest->gone || end->gone || !end->offered) continue;
         ++end->users;
         end->SetQuota(0xFFFFFFFF);
-        if (end->is_subchannel()) Reopen(*end);
+        if (end->is_subchannel() || end->is_spoilt()) Reopen(*end);
         GiveBack(*end);
       }
     }

@@ -73,6 +73,8 @@ class World {
   void EndAll(const std::vector<std::unique_ptr<End>>& ends, const char* what);
   // Unless another thread is at it.
   void Reopen(End& end);
+  void ReopenAll(End& end);  // its sub-channels, too
+  void Spoil(End& end, std::uint32_t us);
 
   void StartClient(Client& client);
   void Connect(Client& client);
@@ -84,17 +86,19 @@ class World {
   void Settle(Client& client);
 
   // The server goes on in another process, or, if that is to fail, where it is.
-  enum class Manner : std::uint8_t { kPlain, kSaveFails, kRestoreFails, kOldDies };
+  enum class Manner : std::uint8_t { kPlain, kSaveFails, kRestoreFails, kOldDies, kNewDies };
   struct Handover;
   void HandOver(std::uint32_t manner);
   // Both sides have ended, or died.
   void ExpectOutcome(const Handover& handover) const;
-  void ForgetHandles(const Handover& handover, bool also_taken);
   void AfterDeath(Handover& handover);
+  void TakeBack(Handover& handover);
+  void AfterSuccessorsDeath(Handover& handover);
   void EndPredecessor(Handover& handover);
   bool ConnectProcesses(Handover& handover);
   void GiveAway(Handover& handover);
   NTSTATUS SaveAll(Handover& handover);
+  void PutHandlesBack(Handover& handover);
   void ResumeAll(Handover& handover);
   void TakeAway(Handover& handover);
   NTSTATUS RestoreAll(Handover& handover, KMCL_SERVER server, const std::byte* state,

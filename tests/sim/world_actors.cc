@@ -78,7 +78,23 @@ void World::DoWith(const Action& action, End& end) {
     case Verb::kSend:
       return end.Send(action.amount);
     case Verb::kSync:
-      return end.Request(action.amount);
+      (void)end.Request({.timeout_us = action.amount});
+      return;
+    case Verb::kNow:
+      (void)end.Request({.wants_completion = !end.server && Choices().OneIn(2)});
+      return;
+    case Verb::kBatch:
+      return end.SendBatch(action.amount);
+    case Verb::kShare:
+      return end.UseShare(action.amount);
+    case Verb::kAsk:
+      return end.Ask();
+    case Verb::kLatency:
+      return end.SetLatency(action.amount);
+    case Verb::kBudget:
+      return end.SetBudget(action.amount);
+    case Verb::kSpoil:
+      return Spoil(end, action.amount);
     case Verb::kSettle:
       // Not for ever: a peer may pause, or have a quota.
       (void)WaitUntil([&] { return end.IsSettled() || end.gone; }, NowNs() + 5'000'000, "settling");
@@ -93,15 +109,7 @@ void World::DoWith(const Action& action, End& end) {
       end.state_taken = false;
       return;
     case Verb::kReopen:
-      Reopen(end);
-      // They were disabled, or closed, with it.
-      for (End* const sub : std::vector<End*>(end.subchannels())) {
-        if (sub->gone || sub->taken_whole || !sub->offered) continue;
-        ++sub->users;
-        Reopen(*sub);
-        GiveBack(*sub);
-      }
-      return;
+      return ReopenAll(end);
     case Verb::kSave: {
       if (!end.server || end.is_raw() || std::exchange(end.state_taken, true)) return;
       // Nobody disables a sub-channel's primary meanwhile.
@@ -135,6 +143,34 @@ void World::Reopen(End& end) {
     end.Start();
   }
   end.state_taken = false;
+}
+
+void World::ReopenAll(End& end) {
+  Reopen(end);
+  // They were disabled, or closed, with it.
+  for (End* const sub : std::vector<End*>(end.subchannels())) {
+    if (sub->gone || sub->taken_whole || !sub->offered) continue;
+    ++sub->users;
+    Reopen(*sub);
+    GiveBack(*sub);
+  }
+}
+
+void World::Spoil(End& end, std::uint32_t us) {
+  if (end.hostile || end.is_raw()) return;
+  end.spoils = true;
+  (void)WaitUntil([&] { return !end.spoils || end.gone; }, NowNs() + us * std::int64_t{1000},
+                  "a packet that is found malformed");
+  end.spoils = false;
+  // Nothing comes any more, until it is opened again.
+  while (end.is_spoilt() && !end.gone) {
+    ReopenAll(end);
+    // Whoever wants it for himself comes first.
+    GiveBack(end);
+    Sleep(1);
+    (void)WaitUntil([&] { return !end.taken_whole || end.gone; }, kNever, "a channel's next user");
+    ++end.users;
+  }
 }
 
 void* World::RunActor(void* argument) {

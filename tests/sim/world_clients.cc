@@ -106,7 +106,7 @@ bool World::TryAll(Client& client) {
     if (!end->is_up()) Fail("a channel does not open any more: %s", end->Describe().c_str());
     end->SetQuota(0xFFFFFFFF);
     end->Send(3);
-    end->Request(kPatienceNs / 1000);
+    (void)end->Request({.timeout_us = kPatienceNs / 1000});
   }
   Settle(client);
   return true;

@@ -1,5 +1,7 @@
 // A server that is replaced by another process (kmcl/handover.h). To the model its channels are the
 // same ends as before, and their clients notice nothing.
+#include "world_handover.h"
+
 #include <fcntl.h>
 #include <kmcl/handover.h>
 #include <sys/socket.h>
@@ -30,25 +32,6 @@ std::uint32_t GetWord(const std::byte*& from, const std::byte* end) {
 
 }  // namespace
 
-struct World::Handover {
-  World& world;
-  Manner manner;
-  std::uint32_t from;
-  std::uint32_t to;
-  int sockets[2] = {-1, -1};
-  std::vector<Guest*> guests;  // that were saved, and what their handles mean there
-  std::vector<std::weak_ptr<endpoint::Partition>> partitions;
-  std::vector<Guest*> successors;
-  KMCL_SERVER before = nullptr;
-  std::vector<End*> open;  // of the clients, and when one of the processes died
-  std::int64_t killed_ns = 0;
-  std::vector<std::byte> state;
-  NTSTATUS given = STATUS_PENDING;
-  NTSTATUS taken = STATUS_PENDING;
-  bool is_given = false;
-  bool is_taken = false;
-};
-
 // A pair of which each process has one.
 bool World::ConnectProcesses(Handover& handover) {
   int pair[2] = {-1, -1};
@@ -69,7 +52,6 @@ NTSTATUS World::SaveAll(Handover& handover) {
   for (const auto& guest : guests_) {
     if (!guest->gone && guest->server_process == handover.from) {
       handover.guests.push_back(guest.get());
-      handover.partitions.push_back(api::FindPartition(guest->partition));
     }
   }
   for (Guest* const guest : handover.guests) {
@@ -85,7 +67,28 @@ NTSTATUS World::SaveAll(Handover& handover) {
       }
     }
   }
-  return handover.manner == Manner::kSaveFails ? STATUS_DEVICE_BUSY : STATUS_SUCCESS;
+  if (handover.manner == Manner::kSaveFails) return STATUS_DEVICE_BUSY;
+  // The table of handles, which in truth each process has for itself, is one for all here: the new
+  // one finds nothing of the old one's in it.
+  for (const Guest* const guest : handover.guests) {
+    handover.partitions.push_back(api::SetPartitionHandle(guest->partition, nullptr));
+  }
+  return STATUS_SUCCESS;
+}
+
+void World::PutHandlesBack(Handover& handover) {
+  for (std::size_t i = 0; i < handover.partitions.size(); ++i) {
+    const Guest& guest = *handover.guests[i];
+    auto own = std::move(handover.partitions[i]);
+    if (own == nullptr) continue;  // gone before
+    const auto* const partition = own.get();
+    // What the new one has there if it has died is not destroyed.
+    new std::shared_ptr<endpoint::Partition>(
+        api::SetPartitionHandle(guest.partition, std::move(own)));
+    if (!guest.cleaned) continue;
+    const InLibrary library;
+    api::RemovePartitionHandle(guest.partition, partition);
+  }
 }
 
 void World::ResumeAll(Handover& handover) {
@@ -110,28 +113,15 @@ void World::GiveAway(Handover& handover) {
   options.Resume = [](PVOID context, KMCL_SERVER) {
     auto& self = *static_cast<Handover*>(context);
     const InTest test;
-    // The table of handles is one for both processes here: the other one gives back what it took.
-    Await([&] { return self.is_taken; }, "the other end of a handover");
+    // What it has in the table of handles has to be out of it.
+    Await([&] { return self.is_taken || self.world.killed_[self.to]; },
+          "the other end of a handover");
+    self.world.PutHandlesBack(self);
+    if (self.world.killed_[self.to]) self.world.TakeBack(self);
     self.world.ResumeAll(self);
   };
   const InLibrary library("KmclServerHandOver", 0);
   handover.given = KmclServerHandOver(server_, handover.sockets[0], &options);
-}
-
-// The table of handles, which in truth each process has for itself, is one for all here: what the
-// dead old process has there goes, unless the new one has put its own in place of it.
-void World::ForgetHandles(const Handover& handover, bool also_taken) {
-  for (const auto& guest : guests_) {
-    if (guest->server_process != handover.from || guest->cleaned) continue;
-    const auto saved = std::ranges::find(handover.guests, guest.get());
-    const bool taken =
-        saved != handover.guests.end() &&
-        handover.partitions[static_cast<std::size_t>(saved - handover.guests.begin())].lock() !=
-            api::FindPartition(guest->partition);
-    if (taken && !also_taken) continue;
-    // It is not destroyed, as it is not when a process dies.
-    new std::shared_ptr<endpoint::Partition>(api::SetPartitionHandle(guest->partition, nullptr));
-  }
 }
 
 // ---- Where it goes to.
@@ -143,7 +133,7 @@ NTSTATUS World::RestoreAll(Handover& handover, KMCL_SERVER server, const std::by
   for (std::size_t i = 0; i < handover.guests.size(); ++i) {
     Guest* const from = handover.guests[i];
     // A partition that has gone meanwhile is not handed over: the old process is told of its end.
-    const bool is_taken = handover.partitions[i].lock() != api::FindPartition(from->partition);
+    const bool is_taken = api::FindPartition(from->partition) != nullptr;
     Guest* guest = nullptr;
     if (is_taken) {
       taken.push_back(from);
@@ -184,6 +174,7 @@ NTSTATUS World::RestoreAll(Handover& handover, KMCL_SERVER server, const std::by
   server_ = server;
   server_process_ = handover.to;
   past_retirers_.push_back(std::exchange(retirer_, std::move(next_retirer_)));
+  handover.is_moved = true;
   for (Guest* const from : handover.guests) {
     const bool goes_on = std::ranges::find(taken, from) != taken.end();
     for (const auto& end : from->ends) goes_on ? end->Abandon() : end->ForgetSave();
@@ -233,17 +224,27 @@ void World::HandOver(std::uint32_t manner) {
     Changed();
     return nullptr;
   });
-  if (handover.manner == Manner::kOldDies) {
+  if (handover.manner == Manner::kOldDies || handover.manner == Manner::kNewDies) {
     Sleep(Choices().Between(0, 60));
     handover.open = ClientsEnds();
     handover.killed_ns = NowNs();
-    Kill(handover.from);
-    ForgetHandles(handover, false);
+    if (handover.manner == Manner::kNewDies) {
+      Kill(handover.to);
+    } else {
+      Kill(handover.from);
+      // They are not destroyed, as they are not when a process dies.
+      new auto(std::move(handover.partitions));
+    }
   }
-  Await([&] { return (handover.is_given || killed_[handover.from]) && handover.is_taken; },
-        "the end of a handover");
+  Await(
+      [&] {
+        return (handover.is_given || killed_[handover.from]) &&
+               (handover.is_taken || killed_[handover.to]);
+      },
+      "the end of a handover");
   Note("a handover ends with %#llx and %#llx", static_cast<std::uint32_t>(handover.given),
        static_cast<std::uint32_t>(handover.taken));
+  if (killed_[handover.to]) return AfterSuccessorsDeath(handover);
   In(handover.to, [&] { close(handover.sockets[1]); });
   if (killed_[handover.from]) return AfterDeath(handover);
   In(handover.from, [&] { close(handover.sockets[0]); });
@@ -265,26 +266,10 @@ void World::ExpectOutcome(const Handover& handover) const {
       return expect(handover.taken, STATUS_DEVICE_BUSY, "the new end");
     case Manner::kPlain:
     case Manner::kOldDies:
+    case Manner::kNewDies:
       expect(handover.given, STATUS_SUCCESS, "the old end");
       return expect(handover.taken, STATUS_SUCCESS, "the new end");
   }
-}
-
-void World::AfterDeath(Handover& handover) {
-  if (handover.taken == STATUS_SUCCESS) {
-    ++model_.handovers;
-    for (Guest* const guest : handover.successors) {
-      for (const auto& end : guest->ends) end->offered = true;
-    }
-    return;
-  }
-  if (handover.taken != STATUS_CONNECTION_DISCONNECTED) {
-    Fail("the survivor of a handover: %s", KmclStatusName(handover.taken));
-  }
-  // The new one has it in vain, and has given it up.
-  ForgetHandles(handover, true);
-  (next_retirer_ != nullptr ? std::exchange(next_retirer_, nullptr) : std::move(retirer_))->Stop();
-  ReplaceDeadServer(handover.open, handover.killed_ns);
 }
 
 void World::EndPredecessor(Handover& handover) {
@@ -300,6 +285,7 @@ void World::EndPredecessor(Handover& handover) {
       "the end of the partitions that were handed over");
   In(handover.from, [&] {
     const InLibrary library;
+    handover.partitions.clear();
     KmclServerDestroy(handover.before);
   });
   past_retirers_.back()->Stop();
