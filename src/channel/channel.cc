@@ -86,15 +86,17 @@ void Channel::UndoEnable() {
 }
 
 void Channel::Disable() {
-  EndSave();
   AbortSynchronous();
   std::uint64_t times_disabled = 0;
-  {
+  while (true) {
+    EndSave();
     MutexLock lock(mutex_);
     if (lifecycle_.phase() == Lifecycle::Phase::kDisabled) return;
+    if (save_busy_ || saver_ != nullptr) continue;  // another thread has just begun one
     times_disabled = lifecycle_.times_disabled();
     lifecycle_.EndSave();  // held for a handover
     lifecycle_.OnDisable();
+    break;
   }
   turns_.RequestState();
   MutexLock lock(mutex_);
@@ -266,8 +268,8 @@ Result<void> Channel::Attach(const transport::RingMapping& rings, RingOrigin ori
   auto outgoing = origin == RingOrigin::kOurs ? ring::OutgoingRing::Create(out)
                                               : ring::OutgoingRing::Attach(out);
   if (!outgoing) return std::unexpected(outgoing.error());
-  auto incoming = origin == RingOrigin::kOurs ? ring::IncomingRing::Create(in)
-                                              : ring::IncomingRing::Attach(in);
+  auto incoming =
+      origin == RingOrigin::kOurs ? ring::IncomingRing::Create(in) : ring::IncomingRing::Attach(in);
   if (!incoming) return std::unexpected(incoming.error());
   const bool peer_rings_for_space =
       origin == RingOrigin::kOurs || incoming->peer_promises_space_bells();
@@ -355,9 +357,10 @@ Result<std::size_t> Channel::SendAndWait(
   return wait.reply_bytes;
 }
 
-Result<std::size_t> Channel::Request(
-    std::span<const std::byte> data, bool wants_completion, std::span<std::byte> reply,
-    std::optional<std::chrono::steady_clock::time_point> deadline, ExternalData* external) {
+Result<std::size_t> Channel::Request(std::span<const std::byte> data, bool wants_completion,
+                                     std::span<std::byte> reply,
+                                     std::optional<std::chrono::steady_clock::time_point> deadline,
+                                     ExternalData* external) {
   Packet* const packet = packets_.Take(PacketPool::For::kLibrary);
   if (packet == nullptr) return std::unexpected(Error::kOutOfMemory);
   auto result = SendAndWait(*packet, data, wants_completion, reply, deadline, external);
@@ -451,8 +454,8 @@ void Channel::Carry(Sender::Effects& effects) {
   if (effects.broken) Break(*effects.broken);
 }
 
-// The peer broke a ring. The channel ends as if the peer had closed it; the endpoint sees to it that the
-// peer learns of it.
+// The peer broke a ring. The channel ends as if the peer had closed it; the endpoint sees to it
+// that the peer learns of it.
 void Channel::Break(Error error) {
   if (ring_broken_.exchange(true, std::memory_order_relaxed)) return;
   Log(LogLevel::kWarning, "the peer broke a ring (%s): the channel is closed", ErrorName(error));

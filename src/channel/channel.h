@@ -215,6 +215,8 @@ class Channel {
   [[nodiscard]] Result<void> AttachRings(const transport::RingMapping& rings, RingOrigin origin,
                                          std::shared_ptr<transport::Doorbell> bell,
                                          const RingName& name = {}) KMCL_EXCLUDES(mutex_);
+  // Ends a save that has begun (save_busy_) and holds nothing any more.
+  void GoOnAsBeforeSave() KMCL_EXCLUDES(mutex_);
   void DetachRings();
 
   // A restored channel has come onto the bus. What its save says about it: nullopt without a complete
@@ -284,7 +286,7 @@ class Channel {
 
   // Save and restore.
   std::unique_ptr<Saver> saver_ KMCL_GUARDED_BY(mutex_);
-  bool save_busy_ KMCL_GUARDED_BY(mutex_) = false;  // somebody uses saver_ without the lock
+  bool save_busy_ KMCL_GUARDED_BY(mutex_) = false;  // somebody is at saver_ without the lock
   bool saved_ KMCL_GUARDED_BY(mutex_) = false;
   Sender::Mode mode_before_save_ = Sender::Mode::kHolding;  // whoever saves
   std::unique_ptr<Restorer> restorer_ KMCL_GUARDED_BY(mutex_);

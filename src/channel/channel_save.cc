@@ -21,6 +21,8 @@ Result<void> Channel::BeginSave(const ChannelName& name) {
       return std::unexpected(Error::kChannelState);
     }
     lifecycle_.BeginSave();
+    save_busy_ =
+        true;  // who disables waits, and does not end packets that are being looked through
     begin = {.name = name,
              .maximum_packet_bytes = config_.maximum_packet_bytes,
              .pipe = config_.pipe,
@@ -46,15 +48,16 @@ Result<void> Channel::BeginSave(const ChannelName& name) {
     saver = std::make_unique<Saver>(begin, sender_.TakeInventory(), deferred);
   } catch (const std::bad_alloc&) {
   }
-  const bool made = saver != nullptr;
   {
     MutexLock lock(mutex_);
     saver_ = std::move(saver);
-    if (!made) lifecycle_.EndSave();
+    if (saver_ != nullptr) {
+      save_busy_ = false;
+      changed_.NotifyAll();
+      return {};
+    }
   }
-  if (made) return {};
-  SetSenderMode(mode_before_save_);
-  turns_.RequestState();
+  GoOnAsBeforeSave();
   return std::unexpected(Error::kOutOfMemory);
 }
 
@@ -93,14 +96,22 @@ void Channel::EndSave() {
     lifecycle_.EndSave();
     // Not if it goes on now, by a wish that waited for the end.
     saved_ = saver->complete() && lifecycle_.save_gate() == Lifecycle::SaveGate::kReady;
-    // What a complete save holds is the successor's to send: nothing moves until somebody starts it here.
+    // What a complete save holds is the successor's to send: nothing moves until somebody starts it
+    // here.
     if (saved_) return;
     lifecycle_.BeginSave();
+    save_busy_ = true;
   }
+  GoOnAsBeforeSave();
+}
+
+void Channel::GoOnAsBeforeSave() {
   SetSenderMode(mode_before_save_);
   {
     MutexLock lock(mutex_);
     lifecycle_.EndSave();
+    save_busy_ = false;
+    changed_.NotifyAll();
   }
   turns_.RequestState();
 }
@@ -120,7 +131,7 @@ bool Channel::HoldSaved() {
 void Channel::ReleaseHold() {
   {
     MutexLock lock(mutex_);
-    if (saver_ == nullptr) lifecycle_.EndSave();
+    if (saver_ == nullptr && !save_busy_) lifecycle_.EndSave();
     saved_ = saved_ && lifecycle_.save_gate() == Lifecycle::SaveGate::kReady;
   }
   turns_.RequestState();
@@ -146,8 +157,7 @@ std::expected<Channel::Restored, SaveFailure> Channel::Restore(const ChannelName
     restore_busy_ = true;
     restorer = std::move(restorer_);
   }
-  std::expected<Restored, SaveFailure> restored =
-      std::unexpected(SaveFailure{Error::kOutOfMemory});
+  std::expected<Restored, SaveFailure> restored = std::unexpected(SaveFailure{Error::kOutOfMemory});
   try {
     if (restorer == nullptr) restorer = std::make_unique<Restorer>();
     restored = RestoreInto(*restorer, name, buffer);
@@ -171,9 +181,9 @@ std::expected<Channel::Restored, SaveFailure> Channel::Restore(const ChannelName
 
 std::expected<Channel::Restored, SaveFailure> Channel::RestoreInto(
     Restorer& restorer, const ChannelName& name, std::span<const std::byte> buffer) {
-  const auto steps = restorer.Read(buffer, {.name = name,
-                                            .maximum_packet_bytes = config_.maximum_packet_bytes,
-                                            .pipe = config_.pipe});
+  const auto steps = restorer.Read(
+      buffer,
+      {.name = name, .maximum_packet_bytes = config_.maximum_packet_bytes, .pipe = config_.pipe});
   if (!steps) return std::unexpected(SaveFailure{steps.error()});
   for (const Restorer::Step& step : *steps) {
     if (const auto* begin = std::get_if<saved::Begin>(&step)) restorer.Do(*begin);

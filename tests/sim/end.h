@@ -193,6 +193,7 @@ class End {
   // Nothing to be seen of the channel must be left; then it goes.
   void Discard();
   // The parts of a save, as they were written. Empty: it could not be saved now.
+  bool MayBeDisabled() const;
   std::vector<std::vector<std::byte>> WriteSave(bool succeeded);
   // False: the system refused.
   bool Restore(std::vector<std::vector<std::byte>>& save);

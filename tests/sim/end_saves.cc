@@ -93,6 +93,9 @@ bool End::RestoreForHandover(std::vector<std::vector<std::byte>>& save) {
   return true;
 }
 
+// Its primary may have been disabled meanwhile, or its partition has gone.
+bool End::MayBeDisabled() const { return is_subchannel() || gone; }
+
 std::vector<std::vector<std::byte>> End::WriteSave(bool succeeded) {
   static constexpr ULONG kSizes[] = {0, 48, 200, 65536};
   std::vector<std::vector<std::byte>> save;
@@ -101,8 +104,7 @@ std::vector<std::vector<std::byte>> End::WriteSave(bool succeeded) {
     const InLibrary library("VmbChannelSaveBegin", number);
     const NTSTATUS begun = VmbChannelSaveBegin(handle_);
     if (begun == STATUS_INSUFFICIENT_RESOURCES && model_.plan.refusals) return save;
-    // Its primary may have been disabled, or its partition has gone just now.
-    if (begun == STATUS_INVALID_DEVICE_STATE && (is_subchannel() || gone)) return save;
+    if (begun == STATUS_INVALID_DEVICE_STATE && MayBeDisabled()) return save;
     if (begun != STATUS_SUCCESS) Wrong(std::string("no save begins: ") + KmclStatusName(begun));
   }
   ULONG wanted = kSizes[Choices().Between(0, 3)];
@@ -117,7 +119,8 @@ std::vector<std::vector<std::byte>> End::WriteSave(bool succeeded) {
     part.resize(filled);
     if (filled != 0) save.push_back(std::move(part));
     if (status == STATUS_SUCCESS) break;
-    if (status == STATUS_INSUFFICIENT_RESOURCES && model_.plan.refusals) {
+    if ((status == STATUS_INSUFFICIENT_RESOURCES && model_.plan.refusals) ||
+        (status == STATUS_INVALID_DEVICE_STATE && MayBeDisabled())) {
       save.clear();
       succeeded = false;
       break;
